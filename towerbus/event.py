@@ -1,0 +1,98 @@
+"""Events: one immutable thing that happened, as it is broadcast."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+
+import msgspec
+
+from towerbus import topics
+from towerbus.errors import PeerError
+from towerbus.topics import Topic
+
+MAX_PAYLOAD = 1024 * 1024
+"""Bytes in a payload, at the most, unless configured otherwise."""
+
+MAX_ID = 128
+"""Characters in an event's id, at the most."""
+
+_ID = re.compile(r"[!-~]+")
+_object = msgspec.json.Decoder(dict)
+
+
+class EventError(PeerError):
+    """What a producer gave can't be an event; the text says why."""
+
+
+class Event(msgspec.Struct, frozen=True, gc=False):
+    """An event, checked. Make it with `event()`.
+
+    Attributes:
+        topic: Its address.
+        payload: A non-empty JSON object in valid UTF-8, kept as the producer wrote it, byte for byte.
+        id: Unique; an event emitted again with the same id is the same event.
+        time: Seconds since the epoch of Unix, by the clock of whoever made the event.
+    """
+
+    topic: Topic
+    payload: bytes
+    id: str
+    time: float
+
+
+def event(
+    group: str,
+    type: str | int,  # noqa: A002 - the glossary's word
+    payload: bytes,
+    *,
+    id: str | None = None,  # noqa: A002 - the glossary's word
+    at: float | None = None,
+    limit: int = MAX_PAYLOAD,
+) -> Event:
+    """Check what a producer gave, and make an event of it.
+
+    Args:
+        group: The group; not an internal one.
+        type: The type, or an id.
+        payload: The JSON text.
+        id: The producer's id for it; one is made where there is none.
+        at: When it happened, in seconds since the epoch of Unix; now, where it is not given.
+        limit: Bytes in the payload, at the most.
+
+    Raises:
+        TopicError: The address is not right.
+        EventError: The payload or the id is not right.
+    """
+    address = topics.emittable(group, type)
+    check_payload(payload, limit)
+    return Event(address, payload, new_id() if id is None else checked_id(id), time.time() if at is None else at)
+
+
+def new_id() -> str:
+    """An id for an event whose producer gave none."""
+    return uuid.uuid4().hex
+
+
+def checked_id(given: str) -> str:
+    """Check an id that a producer gave: 1 to 128 visible ASCII characters."""
+    if len(given) > MAX_ID or not _ID.fullmatch(given):
+        raise EventError(f"id {given[:40]!r} must be 1 to {MAX_ID} visible ASCII characters without spaces")
+    return given
+
+
+def check_payload(payload: bytes, limit: int = MAX_PAYLOAD) -> None:
+    """Check that a payload is a non-empty JSON object in valid UTF-8, no longer than `limit` bytes.
+
+    Raises:
+        EventError: It is not.
+    """
+    if len(payload) > limit:
+        raise EventError(f"payload of {len(payload)} bytes is over the limit of {limit}")
+    try:
+        value = _object.decode(payload)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise EventError(f"payload is not a JSON object: {error}") from error
+    if not value:
+        raise EventError("payload is an empty object: clients take it for the end of the stream, so it is not sent")

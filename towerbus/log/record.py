@@ -1,0 +1,38 @@
+"""Log records: the events that were ordered in one turn, with their place in the log."""
+
+from __future__ import annotations
+
+import msgspec
+
+from towerbus.event import Event
+from towerbus.positions import Position
+
+MAX_EVENTS = 256
+"""Events in a record, at the most."""
+MAX_BYTES = 64 * 1024
+"""Bytes of payload in a record, at the most; a larger event has a record of its own."""
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """One record of the log.
+
+    Attributes:
+        epoch: The log's identity.
+        term: The term of the worker that wrote it.
+        offset: Its place in the log; rises by one or more from record to record.
+        events: What it holds, in order. A fence holds none.
+    """
+
+    epoch: str
+    term: int
+    offset: int
+    events: tuple[Event, ...]
+
+    def position(self, index: int) -> Position:
+        """The position of its event number `index`."""
+        return Position(self.epoch, self.term, self.offset, index)
+
+    @property
+    def last(self) -> Position:
+        """The position of its last event; of itself, where it holds none."""
+        return self.position(max(0, len(self.events) - 1))
