@@ -44,3 +44,7 @@ class BusUnavailable(NotConfirmed):
 
     def __init__(self, reason: str, ids: tuple[str, ...] = ()) -> None:
         super().__init__(reason, ids, sure=True)
+
+
+class PositionLostError(PeerError):
+    """Nothing complete can be read from a position on; the text says which part is lost, and why."""

@@ -1,7 +1,7 @@
 """Positions: an event's place in the log, opaque to clients and totally ordered.
 
-Written `<epoch>-<term>-<offset>-<index>`: the log's identity, the active worker's term, the record's offset in the log
-and the event's index in the record. The epoch changes when a log is made anew; the term shows up a log that was
+Written `<epoch>-<term>-<offset>-<place>`: the log's identity, the active worker's term, the record's offset in the log
+and the event's place in the record. The epoch changes when a log is made anew; the term shows up a log that was
 restored from an old copy.
 """
 
@@ -26,10 +26,10 @@ class Position(NamedTuple):
     epoch: str
     term: int
     offset: int
-    index: int
+    place: int
 
     def __str__(self) -> str:
-        return f"{self.epoch}-{self.term}-{self.offset}-{self.index}"
+        return f"{self.epoch}-{self.term}-{self.offset}-{self.place}"
 
 
 def parse(text: str) -> Position:
@@ -41,8 +41,8 @@ def parse(text: str) -> Position:
     found = _FORM.fullmatch(text)
     if found is None:
         raise PositionError(f"{text[:80]!r} is not a position: give one just as it was received")
-    epoch, term, offset, index = found.groups()
-    return Position(epoch, int(term), int(offset), int(index))
+    epoch, term, offset, place = found.groups()
+    return Position(epoch, int(term), int(offset), int(place))
 
 
 def new_epoch() -> str:

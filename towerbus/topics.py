@@ -8,6 +8,7 @@ with `_` are internal: no client string forms them and no producer emits them.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from towerbus.errors import PeerError
@@ -45,6 +46,7 @@ class Topic(NamedTuple):
         return self.group.startswith("_")
 
 
+@lru_cache(maxsize=65536)
 def topic(group: str, type: str | int) -> Topic:  # noqa: A002 - the glossary's word
     """Check the two parts of a topic.
 
