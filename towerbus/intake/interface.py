@@ -13,7 +13,7 @@ from towerbus.event import Event
 class IIntake(Interface):
     """Where checked events go in."""
 
-    def emit(events: Sequence[Event]) -> Deferred[None]:  # type: ignore[misc]  # zope methods have no self
+    def emit(events: Sequence[Event]) -> Deferred[None]:
         """Put events in, in this order.
 
         Returns:

@@ -15,11 +15,12 @@ from towerbus.positions import Position
 class ILogFollower(Interface):
     """Who reads along: the dispatcher's side."""
 
-    def received(record: Record) -> None:  # type: ignore[misc]  # zope methods have no self
-        """Take the next record. Records come in the order of the log, each once."""
+    def received(record: Record) -> Deferred[None] | None:
+        """Take the next record. Records come in the order of the log, each once.
 
-    def backlog() -> int:  # type: ignore[misc]
-        """Bytes that were received and not yet passed on: what the log looks at to slow its producers down."""
+        Returns:
+            None, or a Deferred where so much is not yet passed on that the log's producers should wait for it.
+        """
 
 
 class ILog(Interface):
@@ -30,19 +31,19 @@ class ILog(Interface):
 
     epoch = Attribute("The log's identity: it changes when the log is made anew.")
 
-    def append(events: Sequence[Event]) -> Deferred[None]:  # type: ignore[misc]
+    def append(events: Sequence[Event]) -> Deferred[None]:
         """Write events, in this order; the Deferred fires when they are in the log and every follower has them."""
 
-    def follow(follower: ILogFollower) -> None:  # type: ignore[misc]
+    def follow(follower: ILogFollower) -> None:
         """Hand every record from now on to the follower."""
 
-    def end() -> Position:  # type: ignore[misc]
+    def end() -> Position:
         """The position of the last event in the log; of its beginning, while it is empty."""
 
-    def replay(after: Position) -> Deferred[list[Record]]:  # type: ignore[misc]
+    def replay(after: Position) -> Deferred[list[Record]]:
         """Read what stands behind a position.
 
         Returns:
             The records from the one that holds the position on. Those of its events at or before it are the caller's
-            to skip. It fails with `PositionLost` where the answer would not be complete.
+            to skip. It fails with `PositionLostError` where the answer would not be complete.
         """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import msgspec
 
 from towerbus.event import Event
@@ -28,11 +30,25 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     offset: int
     events: tuple[Event, ...]
 
-    def position(self, index: int) -> Position:
-        """The position of its event number `index`."""
-        return Position(self.epoch, self.term, self.offset, index)
+    def position(self, place: int) -> Position:
+        """The position of its event number `place`."""
+        return Position(self.epoch, self.term, self.offset, place)
 
     @property
     def last(self) -> Position:
         """The position of its last event; of itself, where it holds none."""
         return self.position(max(0, len(self.events) - 1))
+
+
+def batches(events: Sequence[Event]) -> Iterator[tuple[Event, ...]]:
+    """Cut events into what may stand in one record each, in order."""
+    batch: list[Event] = []
+    size = 0
+    for event in events:
+        if batch and (len(batch) >= MAX_EVENTS or size + len(event.payload) > MAX_BYTES):
+            yield tuple(batch)
+            batch, size = [], 0
+        batch.append(event)
+        size += len(event.payload)
+    if batch:
+        yield tuple(batch)
