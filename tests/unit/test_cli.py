@@ -1,0 +1,179 @@
+"""The commands, as processes of their own: exit codes, what is printed where, and clear errors."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jwt
+import pytest
+from support.running import environment, running_towerbus, wait_for
+from websockets.sync.client import connect
+
+TOWERBUS = str(Path(sys.executable).with_name("towerbus"))
+
+
+def run(*words, code=0, stdin="", **variables):
+    done = subprocess.run(
+        [TOWERBUS, *words], input=stdin, capture_output=True, text=True, timeout=60, env=environment(**variables)
+    )
+    assert done.returncode == code, (done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def bus(tmp_path_factory):
+    with running_towerbus(tmp_path_factory.mktemp("bus")) as running:
+        yield running
+
+
+@pytest.fixture
+def client(bus):
+    with connect(bus.ws_url) as made:
+        made.recv(5)
+        made.send(json.dumps({"groups": {"jobs": ["cli"]}}))
+        made.recv(5)
+        yield made
+
+
+def start_watch(bus, *words):
+    command = [TOWERBUS, "watch", "--token", bus.token, "--url", bus.ws_url.split("?")[0], *words]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+    assert process.stderr.readline().startswith("watching ")
+    return process
+
+
+def test_an_emit_prints_the_id(bus, client):
+    done = run("emit", "--url", bus.http_url, "--token", bus.token, "--id", "mine", "jobs", "cli", '{"n":  1}')
+    assert done.stdout == "mine\n"
+    assert client.recv(5) == '{"n":  1}'
+
+
+def test_lines_from_a_pipe_keep_their_order(bus, client):
+    lines = "".join(f'{{"n":{n}}}\n\n' for n in range(450))
+    done = run("emit", "jobs", "cli", "-", stdin=lines, TOWERBUS_URL=bus.http_url, TOWERBUS_TOKEN=bus.token)
+    assert done.stdout == ""
+    assert done.stderr == "450 events emitted\n"
+    assert [json.loads(client.recv(5))["n"] for _ in range(450)] == list(range(450))
+
+
+def test_a_bad_line_is_named(bus):
+    done = run(
+        "emit", "--url", bus.http_url, "--token", bus.token, "jobs", "cli", "-", stdin='{"n":1}\n{"n":\n', code=1
+    )
+    assert "line 2" in done.stderr
+    assert "0 events were emitted before" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "part"),
+    [
+        (["jobs", "cli", "{"], 1, "JSON"),
+        (["jobs", "cli", "{}"], 1, "empty object"),
+        (["a b", "cli", '{"n":1}'], 1, "group 'a b'"),
+        (["_towerbus", "cli", '{"n":1}'], 1, "internal"),
+        (["jobs", "cli"], 2, "JSON|-"),
+        (["--url", "ws://127.0.0.1:1", "jobs", "cli", '{"n":1}'], 1, "HTTP listener"),
+        (["--url", "nonsense", "jobs", "cli", '{"n":1}'], 1, "not a URL"),
+        (["--url", "http://127.0.0.1:9", "--timeout", "0.2", "--id", "x1", "jobs", "cli", '{"n":1}'], 1, "--id x1"),
+        (["--id", "x", "jobs", "cli", "-"], 1, "--id"),
+    ],
+)
+def test_emits_that_fail_say_why(words, code, part):
+    assert part in run("emit", *words, code=code).stderr
+
+
+def test_a_wrong_token_is_said(bus):
+    assert "not known" in run("emit", "--url", bus.http_url, "--token", "x", "jobs", "cli", '{"n":1}', code=1).stderr
+    done = run("watch", "--url", bus.ws_url.split("?")[0], "--token", "x", "jobs", code=1)
+    assert "not authenticated" in done.stderr
+
+
+def test_watch_prints_events_as_they_come_and_stops_after_the_count(bus):
+    watching = start_watch(bus, "--count", "2", "jobs:watched", "job_events:42")
+    for n in range(3):
+        run("emit", "--url", bus.http_url, "--token", bus.token, "jobs", "watched", f'{{"n":  {n}}}')
+    out, _ = watching.communicate(timeout=20)
+    assert out == '{"n":  0}\n{"n":  1}\n'
+    assert watching.returncode == 0
+
+
+def test_ctrl_c_ends_watch_quietly(bus):
+    watching = start_watch(bus, "jobs")
+    watching.send_signal(signal.SIGINT)
+    out, err = watching.communicate(timeout=20)
+    assert (watching.returncode, out, err) == (130, "", "")
+
+
+def test_watch_comes_back_when_the_server_does(tmp_path):
+    with running_towerbus(tmp_path) as first:
+        watching = start_watch(first, "jobs")
+    assert "connection lost: restarting" in watching.stderr.readline()
+    watching.send_signal(signal.SIGINT)
+    watching.communicate(timeout=20)
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["job_events"], "needs a type"),
+        (["jobs:a b"], "type 'a b'"),
+        (["--url", "http://h", "jobs"], "not the URL of a WebSocket"),
+    ],
+)
+def test_watches_that_fail_say_why(words, part):
+    assert part in run("watch", *words, code=1).stderr
+
+
+def test_a_reader_that_has_had_enough_is_no_error(bus):
+    watching = start_watch(bus, "jobs:piped")
+    watching.stdout.close()
+
+    def gone():
+        run("emit", "--url", bus.http_url, "--token", bus.token, "jobs", "piped", '{"n":1}')
+        return watching.poll() is not None
+
+    wait_for(gone, 20, "the end")
+    assert "Traceback" not in watching.stderr.read()
+    watching.stderr.close()
+
+
+def test_a_token_and_nothing_else(tmp_path):
+    key = tmp_path / "key"
+    key.write_text("k" * 40)
+    words = ["--user", "7", "--name", "ada", "--subscribe", "job_events/42", "--emit", "jobs/*", "--expires", "60"]
+    out = run("token", "--key", str(key), *words).stdout
+    claims = jwt.decode(out.removesuffix("\n"), "k" * 40, algorithms=["HS256"])
+    assert (claims["sub"], claims["name"]) == ("7", "ada")
+    assert claims["towerbus"] == {"subscribe": ["job_events/42"], "emit": ["jobs/*"]}
+    assert "exp" in claims
+    assert "/nowhere" in run("token", "--key", "/nowhere", "--user", "7", code=1).stderr
+    key.write_text("short")
+    assert "32" in run("token", "--key", str(key), "--user", "7", code=1).stderr
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["emit", "--help"], ["watch", "--help"], ["token", "--help"], ["--version"]]
+)
+def test_help_is_there(words):
+    assert len(run(*words).stdout) > 10
+
+
+def test_a_terminal_gets_a_progress_bar(bus, tmp_path):
+    """Standard error is a terminal of our own making."""
+    import pty
+
+    lines = tmp_path / "lines"
+    lines.write_text('{"n":1}\n' * 300)
+    ours, theirs = pty.openpty()
+    with lines.open() as stdin:
+        words = [TOWERBUS, "emit", "--url", bus.http_url, "--token", bus.token, "jobs", "bar", "-"]
+        subprocess.run(words, stdin=stdin, stderr=theirs, check=True, timeout=30, env=environment())
+    os.close(theirs)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert "emitting" in shown
+    assert "100%" in shown

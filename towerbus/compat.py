@@ -1,0 +1,41 @@
+"""Tower's own call, so that its callers need no change but an import."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from towerbus import topics
+from towerbus.emitter import Emitter
+from towerbus.errors import NotConfirmed
+
+_lock = threading.Lock()
+_emitters: list[Emitter] = []
+
+
+class ChannelNotConfirmed(NotConfirmed, OSError):
+    """The notification was not confirmed. Tower's callers catch OSError where a lost notification must not hurt."""
+
+
+def emit_channel_notification(group: str, payload: Mapping[str, Any]) -> None:
+    """Send a payload to all who subscribed to a group.
+
+    The server and the token come from `TOWERBUS_URL` and `TOWERBUS_TOKEN`. One emitter is kept for the process.
+
+    Args:
+        group: The joined name, such as `jobs-status_changed` or `job_events-42`.
+        payload: A non-empty dict.
+
+    Raises:
+        ChannelNotConfirmed: There was no confirmation in time; also an OSError.
+        PeerError: The name, the payload or the token is not right.
+    """
+    topic = topics.from_name(group)
+    with _lock:
+        if not _emitters:
+            _emitters.append(Emitter())
+    try:
+        _emitters[0].emit(topic.group, topic.type, payload)
+    except NotConfirmed as error:
+        raise ChannelNotConfirmed(error.reason, error.ids, sure=error.sure) from error
