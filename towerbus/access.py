@@ -51,7 +51,7 @@ class Grants(msgspec.Struct, frozen=True, dict=True):
 
     def may_emit(self, topic: Topic) -> bool:
         """Whether a grant to emit names the topic."""
-        return not topic.internal and self._emits.name(topic)
+        return self._emits.name(topic)
 
 
 class Patterns:

@@ -31,7 +31,7 @@ from towerbus.log.record import Record
 from towerbus.wire.deadlines import Deadlines
 from towerbus.wire.fanout import FanOut
 from towerbus.wire.frames import text_frame
-from towerbus.wire.outlet import Outlet
+from towerbus.wire.outlet import Outlet, broadcast
 from towerbus.wire.websocket import EventsFactory, WireOptions
 
 _log = Logger()
@@ -197,7 +197,7 @@ def _websocket(
         authenticator=judge,
         rules=AccessRules(settings.access, ask=bool(settings.ask_url)),
         oracle=AccessOracle(settings.ask_url, reactor) if settings.ask_url else None,
-        fanout=FanOut([lane], reactor.callLater),
+        fanout=FanOut([lane], reactor.callLater, broadcast),
         lane=lane,
         deadlines=deadlines,
         expiries=expiries,

@@ -23,6 +23,7 @@ from towerbus.log.memory import MemoryLog
 from towerbus.wire.deadlines import Deadlines
 from towerbus.wire.fanout import FanOut
 from towerbus.wire.frames import text_frame
+from towerbus.wire.outlet import broadcast
 from towerbus.wire.websocket import EventsFactory, WireOptions
 
 EVERYTHING = Grants(("*",), ("*",))
@@ -57,7 +58,7 @@ class Server:
         **options,
     ):
         lane = Lane(lambda record, place: text_frame(tower.event(record, place)))
-        self.fanout = FanOut([lane], reactor.callLater)
+        self.fanout = FanOut([lane], reactor.callLater, broadcast)
         self.log = MemoryLog(time.monotonic)
         self.log.follow(self.fanout)
         self.deadlines, self.expiries = Deadlines(clock, seconds), Deadlines(clock, seconds)

@@ -139,6 +139,19 @@ async def test_a_kept_connection_that_was_closed_meanwhile_costs_a_second_try_an
 
 
 @pytest_twisted.ensureDeferred
+async def test_the_second_try_has_a_connection_of_its_own_as_the_other_kept_ones_may_be_closed_too():
+    async with application(reactor, answer=SILENCE) as app:
+        one = asker(app.url)
+        asking = [one.ask("GET", {}) for _ in range(2)]
+        await app.asked_times(2)
+        app.release("x")
+        await gatherResults(asking)
+        app.answer = lambda asked: ConnectionError() if app.connections == 2 else b"ok"
+        assert (await one.ask("GET", {})).body == b"ok"
+        await one.close()
+
+
+@pytest_twisted.ensureDeferred
 async def test_nobody_there():
     async with application(reactor) as app:
         url = app.url

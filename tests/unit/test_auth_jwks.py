@@ -54,7 +54,8 @@ async def test_an_unknown_key_is_looked_for_at_most_once_a_minute():
     clock = Clock()
     async with application(reactor, answer=published(old=OLD)) as app:
         plugin = jwt(app.url, reactor, clock=clock)
-        await judged(plugin, shown(OLD, "old"))
+        known = shown(OLD, "old")
+        await judged(plugin, known)
         app.answer = published(new=NEW)
         clock.advance(59)
         assert plugin.authenticate(shown(NEW, "new")) is None
@@ -62,7 +63,7 @@ async def test_an_unknown_key_is_looked_for_at_most_once_a_minute():
         clock.advance(1)
         assert plugin.authenticate(shown(NEW, "old")) is None, "a wrong signature of a known key calls for no fetch"
         assert await judged(plugin, shown(NEW, "new")) == Identity(7)
-        assert plugin.authenticate(shown(OLD, "old")) is None, "what a withdrawn key has signed is forgotten"
+        assert plugin.authenticate(known) is None, "what a withdrawn key has signed is forgotten"
         assert len(app.asked) == 2
         await plugin.close()
 
@@ -116,16 +117,17 @@ async def test_old_keys_are_renewed_beside_the_work():
     clock = Clock()
     async with application(reactor, answer=published(old=OLD)) as app:
         plugin = jwt(app.url, reactor, clock=clock)
-        await judged(plugin, shown(OLD, "old"))
+        known = shown(OLD, "old")
+        await judged(plugin, known)
         app.answer = SILENCE
         clock.advance(3600)
-        assert plugin.authenticate(shown(OLD, "old")) == Identity(7)
+        assert plugin.authenticate(known) == Identity(7)
         await app.asked_times(2)
         waiting = plugin.authenticate(shown(NEW, "new"))
         assert isinstance(waiting, Deferred), "the fetch in flight may bring it"
         app.release(published(new=NEW))
         assert await waiting == Identity(7)
-        assert plugin.authenticate(shown(OLD, "old")) is None
+        assert plugin.authenticate(known) is None
         assert len(app.asked) == 2
         await plugin.close()
 

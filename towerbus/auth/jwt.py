@@ -196,7 +196,7 @@ _NO_JWT = object()
 
 def _kid(token: str) -> Any:
     """The key that the token names, None where it names none, and `_NO_JWT` where it is no JWT."""
-    if not token.isascii() or len(token) > MAX_TOKEN:
+    if len(token) > MAX_TOKEN:
         return _NO_JWT
     try:
         return _jws.get_unverified_header(token).get("kid")

@@ -75,9 +75,7 @@ class Shared(Generic[K, V]):
         return waiter
 
     def _tell(self, answer: V | Failure, key: K) -> None:
-        for waiter in self._waiting.pop(key):
-            if waiter.called:  # cancelled by the one who waited
-                continue
+        for waiter in self._waiting.pop(key):  # one that was cancelled lets this pass
             if isinstance(answer, Failure):
                 waiter.errback(answer)
             else:

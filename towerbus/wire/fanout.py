@@ -41,10 +41,17 @@ class FanOut:
     Args:
         lanes: One for each writing of the events.
         call_later: Calls a function in a coming turn of the reactor (`IReactorTime.callLater`).
+        broadcast: Writes the same bytes to many members.
     """
 
-    def __init__(self, lanes: Sequence[Lane[Any]], call_later: Callable[..., Any]) -> None:
+    def __init__(
+        self,
+        lanes: Sequence[Lane[Any]],
+        call_later: Callable[..., Any],
+        broadcast: Callable[[Iterable[Any], bytes], None],
+    ) -> None:
         self._lanes = lanes
+        self._broadcast = broadcast
         self._call_later = call_later
         self._gathered = 0
         self._owed: deque[tuple[dict[Any, bytes], int]] = deque()
@@ -108,9 +115,9 @@ class FanOut:
 
     def _send(self, members: Iterable[Member], data: bytes) -> None:
         # A member whose outbox overflows leaves the audience while it is walked.
-        for member in tuple(members):
-            member.write(data)
-            self.deliveries += 1
+        everyone = tuple(members)
+        self._broadcast(everyone, data)
+        self.deliveries += len(everyone)
 
     def _schedule(self) -> None:
         if not self._scheduled:
