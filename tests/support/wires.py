@@ -68,9 +68,11 @@ class Server:
         )  # fmt: skip
         self.lane = lane
         self.clients = []
+        self.wrap = lambda endpoint: endpoint
 
-    async def start(self):
-        self.port = await TCP4ServerEndpoint(reactor, 0, backlog=4096, interface="127.0.0.1").listen(self.factory)
+    async def start(self, endpoint=None):
+        endpoint = endpoint or TCP4ServerEndpoint(reactor, 0, backlog=4096, interface="127.0.0.1")
+        self.port = await endpoint.listen(self.factory)
         self.deadlines.startService()
         self.expiries.startService()
         return self
@@ -80,7 +82,8 @@ class Server:
         self.expiries.stopService()
         await self.port.stopListening()
         for client in self.clients:
-            client.transport.abortConnection()
+            if not client.lost:
+                client.transport.abortConnection()
         await until(lambda: not self.factory.wires and not self.fanout._scheduled and all(c.lost for c in self.clients))
 
     def emit(self, payload, topic=("jobs", "status_changed")):
@@ -88,7 +91,7 @@ class Server:
 
     async def client(self, path="/websocket/?token=good", headers=(), *, handshake=True):
         client = RawClient()
-        await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", self.port.getHost().port), client)
+        await connectProtocol(self.wrap(TCP4ClientEndpoint(reactor, "127.0.0.1", self.port.getHost().port)), client)
         self.clients.append(client)
         if handshake:
             client.shake_hands(path, headers)

@@ -2,7 +2,7 @@
 
 A flush to very many connections is cut into slices, so that accepts, pings and other topics are never held up for more
 than some milliseconds. While slices are owed, newer events gather; what a member is owed is sent before anything else
-that it is sent, and before its subscriptions change.
+that it is sent, such as the reply to a change of its subscriptions.
 """
 
 from __future__ import annotations
@@ -81,7 +81,6 @@ class FanOut:
         """Change what a member hears, from the next event on: what came before is its by its old subscriptions."""
         if self._gathered:
             self.end_turn()
-        self.settle(member)
         lane.leave(member, left)
         lane.join(member, joined)
 
