@@ -56,6 +56,7 @@ class FanOut:
         self._gathered = 0
         self._owed: deque[tuple[dict[Any, bytes], int]] = deque()
         self._owed_bytes = 0
+        self._budget = SLICE
         self._scheduled = False
         self._waiting: list[Deferred[None]] = []
         self.deliveries = 0
@@ -103,13 +104,14 @@ class FanOut:
         self._gathered, gathered = 0, self._gathered
         for lane in self._lanes:
             for members, data in lane.cohorts():
-                if self._owed or len(members) > SLICE:
+                if self._owed or len(members) > self._budget:
                     self._owed.append((dict.fromkeys(members, data), gathered))
                     self._owed_bytes += gathered
                     gathered = 0
                 else:
+                    self._budget -= len(members)
                     self._send(members, data)
-        if self._owed:
+        if self._owed or self._budget < SLICE:
             self._schedule()
 
     def _send(self, members: Iterable[Member], data: bytes) -> None:
@@ -125,8 +127,9 @@ class FanOut:
 
     def _run(self) -> None:
         self._scheduled = False
+        self._budget = SLICE
         if self._owed:
-            self._pay(SLICE)
+            self._pay()
         elif self._gathered:
             self.end_turn()
         if self._owed or self._gathered:
@@ -136,14 +139,14 @@ class FanOut:
             for each in waiting:
                 each.callback(None)
 
-    def _pay(self, count: int) -> None:
-        while self._owed and count:
+    def _pay(self) -> None:
+        while self._owed and self._budget:
             owed, size = self._owed[0]
-            while owed and count:
+            while owed and self._budget:
                 member, data = owed.popitem()
                 member.write(data)
                 self.deliveries += 1
-                count -= 1
+                self._budget -= 1
             if not owed:
                 self._owed.popleft()
                 self._owed_bytes -= size
