@@ -178,7 +178,13 @@ class AccessRules:
         if rule.who is Who.EVERYONE or identity.grants.sees_everything:
             return Verdict.ALLOWED
         if rule.who is Who.OWN:
-            return Verdict.ALLOWED if topic.type.endswith(f"_{identity.user}") else Verdict.DENIED
+            return Verdict.ALLOWED if _owns(identity, topic) else Verdict.DENIED
         if identity.grants.may_see(topic):
             return Verdict.ALLOWED
         return Verdict.ASK if rule.who is Who.ASK else Verdict.DENIED
+
+
+def _owns(identity: Identity, topic: Topic) -> bool:
+    """Whether the type ends with `_<user id>`. An id with `_` in it owns nothing: `reached_7` is not `7`."""
+    user = str(identity.user)
+    return bool(user) and "_" not in user and topic.type.endswith(f"_{user}")

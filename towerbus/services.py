@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from twisted.application.service import IService, MultiService, Service
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort
@@ -123,6 +123,23 @@ class Farewells(Service):
             self._clock.callLater(0.01, self._wait, done, until)
 
 
+class Questions(Service):
+    """Lets go of the connections on which the application is asked.
+
+    Args:
+        asking: What holds such connections, each with a `close`; others are passed over.
+    """
+
+    def __init__(self, *asking: object) -> None:
+        self._asking = asking
+
+    def stopService(self) -> Deferred[None]:
+        """Close them."""
+        super().stopService()
+        closing = [Deferred.fromCoroutine(each.close()) for each in self._asking if hasattr(each, "close")]
+        return DeferredList(closing).addCallback(_forget)
+
+
 class Welcome(Service):
     """Tells a newcomer, on standard output, what to type next.
 
@@ -174,7 +191,8 @@ def embedded(settings: Settings, reactor: Any) -> IService:
     http = Listener(reactor, settings.http, posts, "--http")
     welcome = Welcome(settings, websocket, http, run_token.token if run_token is not None else "")
     services = MultiService()
-    for service in (deadlines, expiries, Farewells(reactor, factory), websocket, http, welcome):
+    questions = Questions(judge, factory.oracle)
+    for service in (deadlines, expiries, questions, Farewells(reactor, factory), websocket, http, welcome):
         service.setServiceParent(services)
     return services
 

@@ -64,6 +64,12 @@ def test_the_grant_of_everything_passes_all_rules_but_nobody_and_internal_topics
     assert verdict(ALL, "jobs/x", rules=[Rule(("jobs",), Who.NOBODY)]) is Verdict.DENIED
 
 
+@pytest.mark.parametrize("user", ["reached_7", "", "limit_reached_7", "_7"])
+def test_a_text_that_ends_like_an_id_is_not_that_user(user):
+    assert verdict(Identity(user), "control/limit_reached_7") is Verdict.DENIED
+    assert verdict(Identity("ada"), "control/limit_reached_ada") is Verdict.ALLOWED
+
+
 def test_the_application_is_asked_only_where_no_grant_decides():
     assert verdict(ADA, "job_events/42", ask=True) is Verdict.ASK
     assert verdict(Identity(7, grants=Grants(("job_events/42",))), "job_events/42", ask=True) is Verdict.ALLOWED
