@@ -306,8 +306,6 @@ static void publish(int burst) {
 
 /* ---- the commands ---- */
 
-static void command(char *line);
-
 /* Handle what comes in during `seconds`, at the most; returns how much that was. */
 static int turn(double seconds) {
     static struct epoll_event events[4096];
@@ -320,13 +318,14 @@ static int turn(double seconds) {
     return n;
 }
 
-/* Handle what comes in until `*wanted` and the publisher's answers are down to nothing, or nothing comes any more. */
+/* Handle what comes in until both counts are down to nothing. Returns 0 if a client is lost or nothing comes any more. */
 static int until_none(const int *wanted, const long *wanted_too) {
     double last = now();
     while (*wanted > 0 || *wanted_too > 0) {
         int before = *wanted;
         long before_too = *wanted_too;
         turn(0.5);
+        if (gone) return 0;
         if (*wanted != before || *wanted_too != before_too) last = now();
         else if (now() - last > PATIENCE) return 0;
     }

@@ -1,6 +1,7 @@
 """The fan-out by itself: slices, order, and what is owed."""
 
 import pytest
+
 from towerbus.dispatcher import Lane
 from towerbus.event import Event
 from towerbus.log.record import Record

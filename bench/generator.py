@@ -1,0 +1,70 @@
+"""The load generator, load.c: compiled when needed, told what to do by lines."""
+
+from __future__ import annotations
+
+import json
+import select
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+HERE = Path(__file__).resolve().parent
+BUILD = HERE / ".build"
+PATIENCE = 900.0
+"""Seconds for one command; the generator itself gives up after 30 seconds without progress."""
+
+
+def compiled(source: Path) -> Path:
+    """Compile one C file, if it is newer than what was compiled of it."""
+    BUILD.mkdir(exist_ok=True)
+    program = BUILD / source.stem
+    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+        subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-o", program, source], check=True)
+    return program
+
+
+class Generator:
+    """One running load generator; a context manager.
+
+    Args:
+        options: What it needs to know of the server: load.c's command line.
+    """
+
+    def __init__(self, options: Sequence[str]) -> None:
+        self._popen = subprocess.Popen(
+            [compiled(HERE / "load.c"), *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+    def ask(self, line: str) -> dict[str, Any]:
+        """Have a command carried out."""
+        told, answers = self._popen.stdin, self._popen.stdout
+        if told is None or answers is None:
+            raise AssertionError
+        told.write(line.encode() + b"\n")
+        told.flush()
+        if not select.select([answers], [], [], PATIENCE)[0]:
+            raise RuntimeError(f"no answer to {line!r} after {PATIENCE} s")
+        answer = answers.readline()
+        if not answer:
+            raise RuntimeError(f"the load generator ended during {line!r}")
+        return dict(json.loads(answer))
+
+    def connect(self, clients: int) -> None:
+        """Have that many clients, greeted by the server."""
+        self._all_there(self.ask(f"connect {clients}"), clients)
+
+    def subscribe(self, clients: int) -> None:
+        """Have them all subscribed."""
+        self._all_there(self.ask("subscribe"), clients)
+
+    def _all_there(self, answer: dict[str, Any], clients: int) -> None:
+        if answer["clients"] != clients or answer["waiting"] or answer["gone"]:
+            raise RuntimeError(f"wanted {clients} clients: {answer}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._popen.kill()
+        self._popen.communicate()
