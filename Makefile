@@ -11,7 +11,7 @@ help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 run: $(VENV)/made-run ## everything in one process on the embedded log; prints what to type next
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/twistd --nodaemon --pidfile= towerbus $(OPTIONS)
+	@$(BIN)/twistd --nodaemon --pidfile= towerbus $(OPTIONS)
 
 test: $(VENV)/made-test lint types ## all tests, against the wheel as it would be installed
 	@scripts/test-wheel $(BIN)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import resource
 import shlex
+import shutil
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from twisted.application.service import IService, MultiService, Service
@@ -161,9 +163,10 @@ class Welcome(Service):
         super().startService()
         url = f"ws://{_host(self._websocket.address)}{self._path}"
         token = self._token or "TOKEN"
-        watch = f"towerbus watch --url {shlex.quote(url)} --token {token} jobs:status_changed"
+        command = _command()
+        watch = f"{command} watch --url {shlex.quote(url)} --token {token} jobs:status_changed"
         emit = (
-            f"towerbus emit --url http://{_host(self._http.address)} --token {token} jobs status_changed "
+            f"{command} emit --url http://{_host(self._http.address)} --token {token} jobs status_changed "
             + shlex.quote('{"unified_job_id": 1, "status": "running"}')
         )
         lines = [f"{url}?token={token}", watch, emit]
@@ -233,6 +236,14 @@ def allow_connections() -> None:
 
 def _tower_frame(record: Record, place: int) -> bytes:
     return text_frame(tower.event(record, place))
+
+
+def _command() -> str:
+    """How the `towerbus` command is called from here: by its path, where the shell would not find it."""
+    beside = Path(sys.executable).with_name("towerbus")
+    if shutil.which("towerbus") or not beside.exists():
+        return "towerbus"
+    return shlex.quote(str(beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside))
 
 
 def _host(address: Any) -> str:
