@@ -45,6 +45,25 @@ def family(pid: int) -> list[int]:
     return found
 
 
+class Disturbance:
+    """How busy all others keep the machine while we measure."""
+
+    def __init__(self) -> None:
+        self._start = self._times()
+
+    def share(self) -> float:
+        """What others have used of all CPUs since the start: 0 to 1. Our own count once they have ended."""
+        busy, ours, idle = (now - then for now, then in zip(self._times(), self._start, strict=True))
+        return max(0.0, busy - ours) / max(busy + idle, 1e-9)
+
+    def _times(self) -> tuple[float, float, float]:
+        """Seconds so far: all CPUs busy (a guest's stolen time included), we and what we have reaped, all CPUs idle."""
+        ticks = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+        per_second = os.sysconf("SC_CLK_TCK")
+        idle = ticks[3] + ticks[4]
+        return (sum(ticks) - idle) / per_second, sum(os.times()[:4]), idle / per_second
+
+
 def free_port() -> int:
     """A TCP port on which nothing listens now."""
     with socket.socket() as probe:

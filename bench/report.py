@@ -18,6 +18,7 @@ COLUMNS = (
     ("idle_kb", "KB/idle", 1),
     ("handshake_us", "handshake us", 0),
     ("subscribe_us", "subscribe us", 0),
+    ("others_percent", "others %", 0),
 )
 RATIOS = ("w1_us", "b10_us")
 Rounds = Sequence[Mapping[str, Figures]]

@@ -15,6 +15,7 @@ import measure
 import report
 from measure import Figures, Load
 from peers import PEERS
+from processes import Disturbance
 
 HERE = Path(__file__).resolve().parent
 QUICK = {"clients": 300, "events": 100, "rounds": 1, "idle": 1000}
@@ -58,13 +59,14 @@ def installed(names: Sequence[str]) -> list[str]:
 
 def one(name: str, load: Load) -> Figures:
     """All figures of one server in one round; a server that fails is a fault and does not end the others' turns."""
-    figures = Figures()
+    figures, disturbance = Figures(), Disturbance()
     try:
         figures = measure.deliveries(PEERS[name], load)
         if load.idle:
             figures.values |= measure.connections(PEERS[name], load).values
     except (RuntimeError, OSError) as error:
         figures.faults.append(str(error))
+    figures.values["others_percent"] = disturbance.share() * 100
     return figures
 
 

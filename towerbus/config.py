@@ -5,6 +5,7 @@ A mistake is named with its file, key, what it got and what it wants, before any
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -34,16 +35,33 @@ def _texts(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _paths(value: object) -> tuple[str, ...]:
+    paths = _texts(value)
+    if not paths or not all(path.startswith("/") for path in paths):
+        raise ValueError("paths that begin with /")
+    return paths
+
+
+def _patterns(value: object) -> tuple[str, ...]:
+    patterns = _texts(value)
+    for pattern in patterns:
+        try:
+            re.compile(pattern.replace("*", ".*"))
+        except re.error as error:
+            raise ValueError(f"patterns such as https://*.example.com ({error})") from None
+    return patterns
+
+
 def _number(kind: type[int] | type[float], what: str, least: float) -> Callable[[object], float]:
     def read(value: object) -> float:
         wanted = f"{what}, {least:g} or more"
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise ValueError(wanted)  # noqa: TRY004 - one kind of error for a wrong value
         try:
-            number = kind(value)
+            number, whole = kind(value), float(value)
         except (ValueError, OverflowError):
             raise ValueError(wanted) from None
-        if not least <= number < float("inf") or number != float(value):
+        if not least <= number < float("inf") or number != whole:
             raise ValueError(wanted)
         return number
 
@@ -95,9 +113,9 @@ OPTIONS = (
     ),
     Option("ask-url", "", _text, "URL of the application that is asked who may see single topics (who = ask)"),
     Option(
-        "path", ("/websocket/", "/websocket"), _texts, "path of the WebSocket; may be given several times", many=True
+        "path", ("/websocket/", "/websocket"), _paths, "path of the WebSocket; may be given several times", many=True
     ),
-    Option("origin", (), _texts, "pattern of Origin headers that are let in, several times; all by default", many=True),
+    Option("origin", (), _patterns, "pattern of Origin headers that are let in, several times; all if none", many=True),
     Option(
         "session-cookie",
         ("awx_sessionid", "sessionid"),

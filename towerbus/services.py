@@ -53,7 +53,7 @@ class Listener(Service):
             description += f":backlog={BACKLOG}"
         try:
             self._endpoint = serverFromString(reactor, description)
-        except (ValueError, TypeError, IndexError, KeyError) as error:
+        except (ValueError, TypeError, IndexError, KeyError, OSError) as error:
             raise ConfigError(
                 f"{option}: {description!r} is no endpoint ({error}); wanted is tcp:8051:interface=127.0.0.1 or so"
             ) from error
@@ -249,8 +249,8 @@ def _command() -> str:
 def _host(address: Any) -> str:
     """An address as it stands in a URL."""
     host = getattr(address, "host", "127.0.0.1")
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104 - told apart, not bound
-    return f"{host}:{getattr(address, 'port', 0)}"
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - told apart, not bound
+    return f"[{host}]:{address.port}" if ":" in host else f"{host}:{getattr(address, 'port', 0)}"
 
 
 def _nothing() -> None:

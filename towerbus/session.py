@@ -154,6 +154,7 @@ class Session:
         except MalformedError as error:
             self._strike(error)
         except AccessDeniedError as error:
+            self._strikes = 0
             self._wire.send(self._dialect.error(error))
         else:
             self._strikes = 0

@@ -46,6 +46,8 @@ class Producers:
                 return Identity(1, grants=Grants(emit=("*",)))
             case "jobs":
                 return Identity(2, grants=Grants(emit=("jobs/*",)))
+            case "sees":
+                return Identity(3, grants=Grants(subscribe=("*",)))
             case "old":
                 raise Refused("the token has expired")
             case "away":
@@ -185,6 +187,15 @@ async def test_a_topic_without_grant_is_named_and_nothing_is_taken():
 
 
 @pytest_twisted.ensureDeferred
+async def test_without_any_grant_the_body_is_not_even_read():
+    site = await Site().start()
+    code, answer, _ = await site.post(b"nonsense", "sees")
+    assert code == 403
+    assert "no grant to emit" in answer["error"]
+    await site.stop()
+
+
+@pytest_twisted.ensureDeferred
 async def test_the_token_may_stand_in_the_url_but_not_in_a_cookie():
     site = await Site().start()
     assert (await site.post(GOOD, None, url=f"{site.url}?token=all"))[0] == 202
@@ -270,6 +281,8 @@ async def test_no_token_is_logged():
     site = await Site().start()
     await site.post(GOOD, None, url=f"{site.url}?token=SECRET")
     await site.post(GOOD, "SECRET")
+    await site.post(None, None, method="HEAD", url=f"{site.url}?token=SECRET")
+    await site.post(None, None, method="HEAD", url=f"{site.url}x?token=SECRET")
     globalLogPublisher.removeObserver(observe)
     assert "SECRET" not in "".join(lines)
     await site.stop()

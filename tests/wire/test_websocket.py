@@ -65,6 +65,7 @@ async def test_ways_to_get_in(path, headers):
         ("/websocket/", []),
         ("/websocket/?token=bad", []),
         ("/websocket/?token=", ["Authorization: Bearer good"]),
+        ("/websocket/?token=&x=1", ["Authorization: Bearer good"]),
         ("/websocket/?token=bad", ["Authorization: Bearer good"]),
         ("/websocket/", ["Authorization: Bearer bad", "Cookie: token=good"]),
         ("/websocket/", ["Authorization: Basic good"]),
@@ -227,6 +228,7 @@ BAD_HANDSHAKES = {
     "a broken origin": ([*GOOD, "Origin: nonsense"], 400),
     "nothing like HTTP": (["\x16\x03\x01\x02"], 400),
     "a request without end": ([*GOOD, "Cookie: " + "x" * 17_000], 431),
+    "a long request with its end": (["GET /websocket/?token=good HTTP/1.1", "X: " + "x" * 40_000, *GOOD[1:]], 431),
     "a secret in a bad request": (instead("GET", "GET /websocket/?token=SECRET HTTP/1.1 extra"), 400),
 }
 
@@ -239,7 +241,7 @@ async def test_bad_handshakes_are_answered_with_a_reason(kind, logged):
     other = await server.subscribed()
     client = await server.client(handshake=False)
     text = "\r\n".join([*lines, "", ""])
-    client.transport.write(text[:-4].encode() if code == 431 else text.encode())
+    client.transport.write(text[:-4].encode() if kind == "a request without end" else text.encode())
     await client.closed()
     assert client.head.startswith(f"HTTP/1.1 {code} "), client.head
     assert len(client.data) > 10, "the reason is told"
@@ -277,6 +279,7 @@ BAD_FRAMES = {
     "half a character": (half_a_character, 1007),
     "too long": (lambda client: client.frame(1, b"x" * 65_537), 1009),
     "too long in pieces": (too_long_in_pieces, 1009),
+    "a message without end": (lambda client: [client.frame(n == 0, b"", fin=False) for n in range(5000)], 1008),
     "a lie about its length": (
         lambda client: client.transport.write(b"\x81\xff\x7f" + b"\xff" * 7 + b"\0\0\0\0"),
         1009,

@@ -96,7 +96,7 @@ def _decoded(frame: bytes) -> dict[str, Any]:
     try:
         return _object.decode(frame)
     except msgspec.ValidationError as error:
-        raise MalformedError('a message must be a JSON object: {"groups": {...}}') from error
+        raise MalformedError(f'a message must be a JSON object, {{"groups": {{...}}}}: {error}') from error
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise MalformedError(f"not valid JSON: {error}") from error
 

@@ -5,7 +5,10 @@ The body is one event, a JSON array of events, or one event a line (NDJSON). doc
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from io import BytesIO
+from itertools import chain
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -27,7 +30,7 @@ from towerbus.intake.interface import IIntake
 
 _log = Logger()
 
-MAX_BODY = 16 * 1024 * 1024
+MAX_BODY = 4 * 1024 * 1024
 """Bytes in a request's body, at the most."""
 MAX_UNDER_WAY = 256
 """Requests that may wait for their confirmation at once."""
@@ -49,7 +52,8 @@ class TooLargeError(EventError):
 
 
 _one = msgspec.json.Decoder(Given)
-_several = msgspec.json.Decoder(list[msgspec.Raw])
+_several = msgspec.json.Decoder(list[Given])
+_ITEM = re.compile(r"\$\[(\d+)\]")
 
 
 def read(body: bytes, max_payload: int = MAX_PAYLOAD) -> list[Event]:
@@ -63,22 +67,27 @@ def read(body: bytes, max_payload: int = MAX_PAYLOAD) -> list[Event]:
         raise EventError("the body is empty: send an event, an array of events, or one event a line")
     if text.startswith(b"["):
         try:
-            items = [bytes(item) for item in _several.decode(text)]
+            items = _several.decode(text)
+        except msgspec.ValidationError as error:
+            place = _ITEM.search(str(error))
+            raise EventError(f"item {place[1] if place else 0}: not an event: {error}") from error
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise EventError(f"not a JSON array: {error}") from error
-        return [_event(item, f"item {number}", max_payload) for number, item in enumerate(items)]
+        return [_event(item, f"item {number}: ", max_payload) for number, item in enumerate(items)]
     try:
-        return [_event(text, "", max_payload)]
+        return [_line(text, "", max_payload)]
     except PeerError:
-        lines = list(_lines(body))
-        if len(lines) == 1 or not _is_json(lines[0][1]):
+        lines = _lines(body)
+        first, second = next(lines), next(lines, None)
+        if second is None or not _is_json(first[1]):
             raise
-    return [_event(line, f"line {number}", max_payload) for number, line in lines]
+    # One at a time: the first that is wrong ends it, however many follow.
+    return [_line(line, f"line {number}: ", max_payload) for number, line in chain((first, second), lines)]
 
 
 def _lines(body: bytes) -> Iterator[tuple[int, bytes]]:
     """The lines that are not blank, with their numbers from 1."""
-    for number, line in enumerate(body.split(b"\n"), 1):
+    for number, line in enumerate(BytesIO(body), 1):
         if line.strip():
             yield number, line.strip()
 
@@ -92,10 +101,16 @@ def _is_json(line: bytes) -> bool:
     return True
 
 
-def _event(text: bytes, where: str, max_payload: int) -> Event:
-    prefix = f"{where}: " if where else ""
+def _line(text: bytes, prefix: str, max_payload: int) -> Event:
     try:
         given = _one.decode(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise EventError(f"{prefix}not an event: {error}") from error
+    return _event(given, prefix, max_payload)
+
+
+def _event(given: Given, prefix: str, max_payload: int) -> Event:
+    try:
         if given.type is None:
             group, type_ = topics.from_name(given.group)
         else:
@@ -106,8 +121,6 @@ def _event(text: bytes, where: str, max_payload: int) -> Event:
         return event(group, type_, payload, id=given.id, limit=max_payload)
     except TooLargeError:
         raise
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise EventError(f"{prefix}not an event: {error}") from error
     except PeerError as error:
         raise EventError(f"{prefix}{error}") from error
 
@@ -161,6 +174,8 @@ class EmitResource(Resource):
     def _emit(self, identity: Identity | None, request: Request) -> Any:
         if identity is None:
             return _error(request, 401, "the token is not known here")
+        if not identity.grants.emit:
+            return _error(request, 403, "the token has no grant to emit anything")
         try:
             body: Any = request.content
             events = read(body.read(), self._max_payload)
@@ -222,7 +237,8 @@ def _answer(request: Request, code: int, value: object) -> bytes:
     request.setResponseCode(code)
     request.setHeader(b"Content-Type", b"application/json")
     request.setHeader(b"Content-Length", str(len(body)).encode())
-    return body
+    # Twisted would log the request, with the token in its URL, when HEAD is answered with a body.
+    return b"" if request.method == b"HEAD" else body
 
 
 class BoundedRequest(Request):

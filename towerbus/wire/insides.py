@@ -20,6 +20,9 @@ from twisted.internet.interfaces import ITCPTransport
 MAX_HANDSHAKE = 16 * 1024
 """Bytes of a handshake request, at the most: its URL may hold a token of some kilobytes."""
 
+MAX_PIECES = 4096
+"""Frames that one message may be cut into."""
+
 
 def eager_send(transport: Any) -> Callable[[bytes], int] | None:
     """The way straight to the kernel, past the transport's own buffers; None where there is none (TLS).
@@ -56,7 +59,7 @@ _HANDSHAKE = (
 _MESSAGE = (
     "control_frame_data", "current_frame", "current_frame_masker", "data", "frame_data", "frame_length",
     "inside_message", "message_data", "message_data_total_length", "message_is_binary",
-    "utf8validateIncomingCurrentMessage", "utf8validateLast", "utf8validator", "_isMessageCompressed",
+    "utf8validateIncomingCurrentMessage", "utf8validateLast", "utf8validator", "pieces", "_isMessageCompressed",
 )  # fmt: skip
 
 
@@ -108,11 +111,11 @@ class LeanProtocol(WebSocketServerProtocol):  # type: ignore[misc]
         """Take bytes from the client, and forget what the bytes before have left."""
         connecting = self.state == WebSocketProtocol.STATE_CONNECTING
         self.data += data
+        if connecting and len(self.data.split(b"\r\n\r\n", 1)[0]) > MAX_HANDSHAKE:
+            self.failHandshake(f"handshake request is longer than {MAX_HANDSHAKE} bytes", 431)
+            return
         self.consumeData()
-        if self.state == WebSocketProtocol.STATE_CONNECTING:
-            if len(self.data) > MAX_HANDSHAKE:
-                self.failHandshake(f"handshake request is longer than {MAX_HANDSHAKE} bytes", 431)
-        elif self.state == WebSocketProtocol.STATE_OPEN and not self.data:
+        if self.state == WebSocketProtocol.STATE_OPEN and not self.data:
             if self.current_frame is None and not self.inside_message:
                 self._forget(_HANDSHAKE if connecting else _MESSAGE)
             if connecting:
@@ -121,9 +124,17 @@ class LeanProtocol(WebSocketServerProtocol):  # type: ignore[misc]
 
     def onFrameBegin(self) -> None:
         """Give each message a validator of its own: it has a state, and lives no longer than the message."""
-        if self.current_frame.opcode == _TEXT and not self.inside_message:
+        if self.current_frame.opcode < _CONTROL and not self.inside_message:
             self.utf8validator = Utf8Validator()
+            self.pieces = 0
         super().onFrameBegin()
+
+    def onMessageFrameEnd(self) -> None:
+        """Bound the pieces of a message: empty ones count for nothing in its size."""
+        super().onMessageFrameEnd()
+        self.pieces += 1
+        if self.pieces > MAX_PIECES and self.state == WebSocketProtocol.STATE_OPEN:
+            self._fail_connection(1008, f"more than {MAX_PIECES} pieces in one message")
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:  # noqa: ARG002
         """Send Autobahn's own frames: handshakes, pongs and closes."""
@@ -141,7 +152,7 @@ class LeanProtocol(WebSocketServerProtocol):  # type: ignore[misc]
             own.pop(name, None)
 
 
-_TEXT = 1
+_CONTROL = 8
 
 
 def settings_of(factory: Any) -> dict[str, Any]:

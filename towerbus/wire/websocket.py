@@ -133,7 +133,7 @@ class EventsProtocol(LeanProtocol):
             raise ConnectionDeny(404, f"no such path; the WebSocket is at {self.factory.options.paths[0]}")
         self._shown = credential(
             # Autobahn passes over a parameter without a value; an empty token is found, and bad.
-            params=request.params or parse_qs(urlsplit(self.http_request_uri).query, keep_blank_values=True),
+            params=parse_qs(urlsplit(self.http_request_uri).query, keep_blank_values=True),
             headers=request.headers,
             protocols=request.protocols,
             address=self._address(request.headers),
