@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,8 +9,9 @@ from towerbus import topics
 from towerbus.emitter import Emitter
 from towerbus.errors import NotConfirmed
 
-_lock = threading.Lock()
 _emitters: list[Emitter] = []
+"""The process's emitter, once there is one. It has no lock: one that a thread holds while the process forks would be
+held for ever in the child. Where two threads are first at once, one of their emitters is used only once."""
 
 
 class ChannelNotConfirmed(NotConfirmed, OSError):
@@ -21,20 +21,21 @@ class ChannelNotConfirmed(NotConfirmed, OSError):
 def emit_channel_notification(group: str, payload: Mapping[str, Any]) -> None:
     """Send a payload to all who subscribed to a group.
 
-    The server and the token come from `TOWERBUS_URL` and `TOWERBUS_TOKEN`. One emitter is kept for the process.
+    The server and the token come from `TOWERBUS_URL` and `TOWERBUS_TOKEN`, which are read at the first call. One
+    emitter is kept for the process, and may be used by its threads and by its children.
 
     Args:
         group: The joined name, such as `jobs-status_changed` or `job_events-42`.
         payload: A non-empty dict.
 
     Raises:
-        ChannelNotConfirmed: There was no confirmation in time; also an OSError.
+        ChannelNotConfirmed: There was no confirmation in time; also an OSError, as Tower's callers expect.
         PeerError: The name, the payload or the token is not right.
+        ConfigError: The environment is not right.
     """
     topic = topics.from_name(group)
-    with _lock:
-        if not _emitters:
-            _emitters.append(Emitter())
+    if not _emitters:
+        _emitters.append(Emitter())
     try:
         _emitters[0].emit(topic.group, topic.type, payload)
     except NotConfirmed as error:

@@ -12,6 +12,8 @@ import pytest
 from support.running import environment, running_towerbus, wait_for
 from websockets.sync.client import connect
 
+from towerbus.commands import urls
+
 TOWERBUS = str(Path(sys.executable).with_name("towerbus"))
 
 
@@ -177,3 +179,120 @@ def test_a_terminal_gets_a_progress_bar(bus, tmp_path):
     os.close(ours)
     assert "emitting" in shown
     assert "100%" in shown
+
+
+def test_a_line_that_comes_alone_does_not_wait_for_the_next(bus, client):
+    words = [TOWERBUS, "emit", "--url", bus.http_url, "--token", bus.token, "jobs", "cli", "-"]
+    emitting = subprocess.Popen(words, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+    for n in range(3):
+        emitting.stdin.write(f'{{"n":{n}}}\n')
+        emitting.stdin.flush()
+        assert client.recv(20) == f'{{"n":{n}}}'
+    _, err = emitting.communicate(timeout=20)
+    assert (emitting.returncode, err) == (0, "3 events emitted\n")
+
+
+def test_long_lines_never_make_a_request_that_is_too_large(bus, client):
+    lines = [json.dumps({"n": n, "text": "x" * 900_000}) for n in range(20)]
+    done = run("emit", "--url", bus.http_url, "--token", bus.token, "jobs", "cli", "-", stdin="\n".join(lines))
+    assert done.stderr == "20 events emitted\n"
+
+
+def test_a_line_that_only_the_server_finds_wrong_is_named_by_its_number(bus):
+    lines = '{"n":1}\n\n' + json.dumps({"text": "x" * 2_000_000}) + "\n"
+    done = run("emit", "--url", bus.http_url, "--token", bus.token, "jobs", "cli", "-", stdin=lines, code=1)
+    assert "line 3: payload of 2000012 bytes is over the limit" in done.stderr
+    assert "1 events were emitted before" in done.stderr
+
+
+def test_lines_in_doubt_are_named():
+    words = ["emit", "--url", "http://127.0.0.1:9", "--timeout", "0.2", "jobs", "cli", "-"]
+    done = run(*words, stdin='{"n":1}\n{"n":2}\n', code=1)
+    assert "lines 1 to 2" in done.stderr
+    assert "not one of them was taken" in done.stderr
+
+
+def test_lines_may_be_whole_events(bus, client):
+    lines = '{"group":"jobs","type":"cli","payload":{"n":  1}}\n{"group":"jobs-cli","payload":{"n":2},"id":"whole"}\n'
+    done = run("emit", "--url", bus.http_url, "--token", bus.token, "-", stdin=lines)
+    assert done.stderr == "2 events emitted\n"
+    assert [client.recv(5), client.recv(5)] == ['{"n":  1}', '{"n":2}']
+    done = run("emit", "--url", bus.http_url, "--token", bus.token, "-", stdin='{"group":"jobs"}', code=1)
+    assert "line 1: not an event" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["emit", "--url", "http://127.0.0.1:99999", "jobs", "cli", '{"n":1}'],
+        ["emit", "--url", "http://[", "jobs", "cli", '{"n":1}'],
+        ["emit", "--url", "http://127.0.0.1:1/ä", "jobs", "cli", '{"n":1}'],
+        ["emit", "--token", "a\nb", "jobs", "cli", '{"n":1}'],
+        ["emit", "--token", "ä", "jobs", "cli", '{"n":1}'],
+        ["emit", "jobs", "cli", b'{"n":"\xff"}'],
+        ["emit", b"jobs\xff", "cli", '{"n":1}'],
+        ["watch", "--url", "ws://127.0.0.1:99999/", "jobs"],
+        ["watch", "--url", "ws://[", "jobs"],
+        ["watch", "--url", "ws://127.0.0.1:1/ä", "jobs"],
+        ["watch", "--token", "a\nb", "jobs"],
+        ["watch", "--token", "ä", "jobs"],
+        ["watch", b"jobs\xff:cli"],
+    ],
+)
+def test_odd_words_are_one_line_of_error(words):
+    done = run(*words, code=1)
+    assert done.stderr.startswith("Error: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_path_without_a_websocket_is_said_and_not_tried_for_ever(bus):
+    url = bus.ws_url.split("?")[0].replace("/websocket/", "/elsewhere/")
+    assert "HTTP 404" in run("watch", "--url", url, "--token", bus.token, "jobs", code=1).stderr
+
+
+def test_what_is_refused_is_told_on_standard_error(bus, tmp_path):
+    key = tmp_path / "key"
+    key.write_text("k" * 40)
+    token = run("token", "--key", str(key), "--user", "7").stdout.strip()
+    with running_towerbus(tmp_path, "--auth", f"jwt:{key}") as guarded:
+        words = ["watch", "--url", guarded.ws_url.split("?")[0], "--token", token, "job_events:42"]
+        watching = subprocess.Popen([TOWERBUS, *words], stderr=subprocess.PIPE, text=True, env=environment())
+        assert "access denied" in watching.stderr.readline()
+        watching.send_signal(signal.SIGINT)
+        watching.communicate(timeout=20)
+
+
+def test_a_full_disk_is_one_line_of_error(bus):
+    words = [TOWERBUS, "watch", "--token", bus.token, "--url", bus.ws_url.split("?")[0], "jobs:full"]
+    with Path("/dev/full").open("w") as full:
+        watching = subprocess.Popen(words, stdout=full, stderr=subprocess.PIPE, text=True, env=environment())
+    assert watching.stderr.readline().startswith("watching ")
+    run("emit", "--url", bus.http_url, "--token", bus.token, "jobs", "full", '{"n":1}')
+    _, err = watching.communicate(timeout=20)
+    assert (watching.returncode, err) == (1, "Error: can't print: [Errno 28] No space left on device\n")
+
+
+def test_ctrl_c_ends_emit_quietly(bus, client):
+    words = [TOWERBUS, "emit", "--url", bus.http_url, "--token", bus.token, "jobs", "cli", "-"]
+    emitting = subprocess.Popen(words, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+    emitting.stdin.write('{"n":1}\n')
+    emitting.stdin.flush()
+    client.recv(20)  # it runs, and waits for more
+    emitting.send_signal(signal.SIGINT)
+    _, err = emitting.communicate(timeout=20)
+    assert (emitting.returncode, err.strip()) == (130, "")
+
+
+@pytest.mark.parametrize(
+    ("given", "http", "websocket"),
+    [
+        ("ws://h:8051/websocket/?token=t", "http://h:8052/?token=t", "ws://h:8051/websocket/?token=t"),
+        ("wss://[::1]:8051/websocket/", "https://[::1]:8052/", "wss://[::1]:8051/websocket/"),
+        ("http://h:8052", "http://h:8052", "ws://h:8051/websocket/"),
+        ("https://h:8052/?token=t", "https://h:8052/?token=t", "wss://h:8051/websocket/?token=t"),
+        ("ws://h:1/x", "ws://h:1/x", "ws://h:1/x"),
+    ],
+)
+def test_one_url_serves_both_commands_where_the_ports_are_the_default_ones(given, http, websocket):
+    assert urls.http_url(given) == http
+    assert urls.websocket_url(given) == websocket

@@ -1,4 +1,4 @@
-"""The emitter and Tower's own call, against a real HTTP server that misbehaves on purpose."""
+"""The emitter, against a real HTTP server that misbehaves on purpose."""
 
 import datetime
 import json
@@ -6,12 +6,13 @@ import multiprocessing
 import threading
 import time
 import uuid
+from collections import ChainMap
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from towerbus import Emitter, NotConfirmed, compat
+from towerbus import Emitter, NotConfirmed, compat, posting
 from towerbus.emitter import EmitRefusedError, emit_url
 from towerbus.errors import ConfigError, PeerError
 
@@ -24,9 +25,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         with self.server.lock:
-            self.server.requests.append(
-                (self.path, self.headers.get("Authorization"), [json.loads(line) for line in body.split(b"\n")])
-            )
+            self.server.requests.append((self.path, self.headers.get("Authorization"), json.loads(body)))
             self.server.peers.add(self.client_address)
             status = self.server.statuses.pop(0) if self.server.statuses else 202
         if status == "cut":
@@ -35,6 +34,7 @@ class Handler(BaseHTTPRequestHandler):
         if status == "late":
             self.server.released.wait(20)
             status = 202
+        self.server.bodies.append(body)
         answer = json.dumps(
             {"accepted": 1} if status == 202 else {"error": f"status {status}", "taken": False}
         ).encode()
@@ -57,6 +57,7 @@ def server():
         set(),
         threading.Event(),
     )
+    made.bodies = []
     made.url = f"http://127.0.0.1:{made.server_port}"
     threading.Thread(target=made.serve_forever, daemon=True).start()
     yield made
@@ -149,7 +150,19 @@ def test_urls(given, expected):
     assert emit_url(given) == expected
 
 
-@pytest.mark.parametrize("url", ["ws://h/websocket/", "nonsense", "ftp://h", "http://"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ws://h/websocket/",
+        "nonsense",
+        "ftp://h",
+        "http://",
+        "http://[",
+        "http://h:99999",
+        "http://h/ä",
+        "http://h/a b\n",
+    ],
+)
 def test_urls_that_are_none(url):
     with pytest.raises(ConfigError):
         Emitter(url)
@@ -181,24 +194,75 @@ def test_a_fork_does_not_share_sockets(server):
     assert len(server.peers) == 4, "one connection for each process"
 
 
-def test_towers_own_call(server, monkeypatch):
-    monkeypatch.setenv("TOWERBUS_URL", server.url)
-    monkeypatch.setenv("TOWERBUS_TOKEN", "secret")
-    monkeypatch.setattr(compat, "_emitters", [])
-    assert compat.emit_channel_notification("job_events-42", {"counter": 1}) is None
-    ((_, authorization, (event,)),) = server.requests
-    assert authorization == "Bearer secret"
-    assert (event["group"], event["type"], event["payload"]) == ("job_events", "42", {"counter": 1})
-    with pytest.raises(PeerError):
-        compat.emit_channel_notification("nonsense", {"n": 1})
-    compat._emitters[0].close()
+def test_the_bytes_of_a_payload_stay_as_they_are(server):
+    payload = b'{ "n":\r\n 1.10,"text": "\\u00e4" }'
+    with Emitter(server.url) as emitter:
+        emitter.emit("jobs", "x", payload)
+    assert payload in server.bodies[0]
 
 
-def test_towers_callers_catch_oserror(monkeypatch):
-    emitter = Emitter("http://127.0.0.1:9", timeout=0.1)
-    monkeypatch.setattr(compat, "_emitters", [emitter])
-    with pytest.raises(OSError) as caught:
-        compat.emit_channel_notification("jobs-x", {"n": 1})
-    assert isinstance(caught.value, NotConfirmed)
-    assert caught.value.id
-    emitter.close()
+@pytest.mark.parametrize("payload", [b'{"n":1},"id":"stolen","payload":{"m":2}', b"[1]", b"{}", b"", b'{"n":"\xff"}'])
+def test_bytes_that_are_no_payload_never_leave(server, payload):
+    with Emitter(server.url) as emitter, pytest.raises(PeerError, match="payload"):
+        emitter.emit("jobs", "x", payload)
+    assert server.requests == []
+
+
+def test_a_bad_one_among_many_is_named(server):
+    with Emitter(server.url) as emitter:
+        with pytest.raises(PeerError, match="item 1: no payload"):
+            emitter.emit_many([{"group": "jobs", "type": "x", "payload": {"n": 1}}, {"group": "jobs", "type": "x"}])
+        with pytest.raises(PeerError, match="group 7 is not a text"):
+            emitter.emit(7, "x", {"n": 1})
+    assert server.requests == []
+
+
+def test_texts_of_other_kinds_and_mappings(server):
+    class Safe(str):
+        __slots__ = ()
+
+    with Emitter(server.url) as emitter:
+        emitter.emit("jobs", "x", {"text": Safe("a"), "map": ChainMap({"n": 1})})
+    assert server.requests[0][2][0]["payload"] == {"text": "a", "map": {"n": 1}}
+
+
+def test_a_text_that_django_translates_late_is_written_as_text():
+    promise = type("Promise", (), {"__module__": "django.utils.functional"})
+    lazy = type("__proxy__", (promise,), {"__str__": lambda self: "translated"})()
+    assert posting.encode({"text": lazy}) == b'{"text":"translated"}'
+
+
+def test_a_refusal_after_a_try_in_doubt_does_not_say_that_nothing_was_taken(server):
+    server.statuses = ["cut", 401]
+    with Emitter(server.url) as emitter, pytest.raises(NotConfirmed, match="status 401") as caught:
+        emitter.emit("jobs", "x", {"n": 1}, id="mine")
+    assert (caught.value.id, caught.value.sure) == ("mine", False)
+
+
+def test_a_token_in_the_url_is_used_and_one_that_was_given_comes_first(server, monkeypatch):
+    monkeypatch.setenv("TOWERBUS_TOKEN", "environment")
+    for token, expected in [(None, "Bearer url"), ("given", "Bearer given")]:
+        with Emitter(f"{server.url}/?token=url", token) as emitter:
+            emitter.emit("jobs", "x", {"n": 1})
+        assert server.requests[-1][:2] == ("/emit", expected)
+
+
+@pytest.mark.parametrize("token", ["a b", "a\nb", "ä"])
+def test_tokens_that_are_none(token):
+    with pytest.raises(ConfigError, match="token"):
+        Emitter("http://h", token)
+
+
+def test_an_emitter_that_was_closed_makes_new_connections(server):
+    emitter = Emitter(server.url)
+    for _ in range(2):
+        emitter.emit("jobs", "x", {"n": 1})
+        emitter.close()
+    assert len(server.peers) == 2
+
+
+def test_nothing_is_locked_that_a_fork_could_leave_locked():
+    """A thread that holds a lock while another forks would leave it held in the child for ever."""
+    lock_types = (type(threading.Lock()), type(threading.RLock()))
+    held = [*vars(Emitter("http://h")).values(), *vars(compat).values(), *vars(posting).values()]
+    assert not [value for value in held if isinstance(value, lock_types)]

@@ -253,10 +253,8 @@ async def test_a_fault_of_ours_is_500_and_logged(logged_failures):
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_answer_waits_for_the_confirmation_and_what_waits_is_bounded(monkeypatch):
-    monkeypatch.setattr(http, "MAX_UNDER_WAY", 1)
-    monkeypatch.setattr(http.EmitResource.__init__, "__kwdefaults__", {"max_payload": 1000, "max_under_way": 1})
-    site = await Site().start()
+async def test_the_answer_waits_for_the_confirmation_and_what_waits_is_bounded():
+    site = await Site().start(max_under_way=1)
     confirmed = Deferred()
     site.intake.answer = lambda: confirmed
     first = Deferred.fromCoroutine(site.post(GOOD))

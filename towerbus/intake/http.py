@@ -1,16 +1,13 @@
 """`POST /emit`: events over HTTP, answered when they are confirmed.
 
-The body is one event, a JSON array of events, or one event a line (NDJSON). docs/protocol.md has the answers.
+`bodies.py` has what a body may be, docs/protocol.md the answers.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from io import BytesIO
-from itertools import chain
+from os import SEEK_END
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import msgspec
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -20,109 +17,23 @@ from twisted.web.http import Request as HTTPRequest
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
-from towerbus import topics
 from towerbus.access import Identity
 from towerbus.auth.credentials import credential
 from towerbus.auth.interface import Credential, IAuthenticator, Kind, NotNow, Refused
 from towerbus.errors import NotConfirmed, PeerError
-from towerbus.event import MAX_PAYLOAD, Event, EventError, event
+from towerbus.event import MAX_PAYLOAD
+from towerbus.intake.bodies import LINES, TooLargeError, read
+from towerbus.intake.bounded import MAX_BODY, BoundedRequest
 from towerbus.intake.interface import IIntake
 
 _log = Logger()
 
-MAX_BODY = 4 * 1024 * 1024
-"""Bytes in a request's body, at the most."""
 MAX_UNDER_WAY = 256
 """Requests that may wait for their confirmation at once."""
+MAX_BYTES = 64 * 1024 * 1024
+"""Bytes in the bodies of these requests, together; one alone may be larger."""
 RETRY_AFTER = 1
 """Seconds after which to come back."""
-
-
-class Given(msgspec.Struct):
-    """An event as a producer writes it."""
-
-    group: str
-    payload: msgspec.Raw
-    type: str | int | None = None
-    id: str | None = None
-
-
-class TooLargeError(EventError):
-    """One payload is over the limit."""
-
-
-_one = msgspec.json.Decoder(Given)
-_several = msgspec.json.Decoder(list[Given])
-_ITEM = re.compile(r"\$\[(\d+)\]")
-
-
-def read(body: bytes, max_payload: int = MAX_PAYLOAD) -> list[Event]:
-    """Understand a body.
-
-    Raises:
-        PeerError: One of the events is not right; the text names it and its fault.
-    """
-    text = body.strip()
-    if not text:
-        raise EventError("the body is empty: send an event, an array of events, or one event a line")
-    if text.startswith(b"["):
-        try:
-            items = _several.decode(text)
-        except msgspec.ValidationError as error:
-            place = _ITEM.search(str(error))
-            raise EventError(f"item {place[1] if place else 0}: not an event: {error}") from error
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            raise EventError(f"not a JSON array: {error}") from error
-        return [_event(item, f"item {number}: ", max_payload) for number, item in enumerate(items)]
-    try:
-        return [_line(text, "", max_payload)]
-    except PeerError:
-        lines = _lines(body)
-        first, second = next(lines), next(lines, None)
-        if second is None or not _is_json(first[1]):
-            raise
-    # One at a time: the first that is wrong ends it, however many follow.
-    return [_line(line, f"line {number}: ", max_payload) for number, line in chain((first, second), lines)]
-
-
-def _lines(body: bytes) -> Iterator[tuple[int, bytes]]:
-    """The lines that are not blank, with their numbers from 1."""
-    for number, line in enumerate(BytesIO(body), 1):
-        if line.strip():
-            yield number, line.strip()
-
-
-def _is_json(line: bytes) -> bool:
-    """Whether a first line stands for itself, so that the body is one event a line."""
-    try:
-        msgspec.json.decode(line)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return False
-    return True
-
-
-def _line(text: bytes, prefix: str, max_payload: int) -> Event:
-    try:
-        given = _one.decode(text)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise EventError(f"{prefix}not an event: {error}") from error
-    return _event(given, prefix, max_payload)
-
-
-def _event(given: Given, prefix: str, max_payload: int) -> Event:
-    try:
-        if given.type is None:
-            group, type_ = topics.from_name(given.group)
-        else:
-            group, type_ = given.group, str(given.type)
-        payload = bytes(given.payload)
-        if len(payload) > max_payload:
-            raise TooLargeError(f"{prefix}payload of {len(payload)} bytes is over the limit of {max_payload}")
-        return event(group, type_, payload, id=given.id, limit=max_payload)
-    except TooLargeError:
-        raise
-    except PeerError as error:
-        raise EventError(f"{prefix}{error}") from error
 
 
 class EmitResource(Resource):
@@ -133,6 +44,7 @@ class EmitResource(Resource):
         authenticator: Knows the producers' tokens.
         max_payload: Bytes in a payload, at the most.
         max_under_way: Requests that may wait for their confirmation at once.
+        max_bytes: Bytes in the bodies of these requests, together; one alone may be larger.
     """
 
     isLeaf = True
@@ -144,13 +56,16 @@ class EmitResource(Resource):
         *,
         max_payload: int = MAX_PAYLOAD,
         max_under_way: int = MAX_UNDER_WAY,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
         super().__init__()
         self._intake = intake
         self._authenticator = authenticator
         self._max_payload = max_payload
         self._max_under_way = max_under_way
+        self._max_bytes = max_bytes
         self._under_way = 0
+        self._bytes = 0
 
     def render(self, request: Request) -> Any:
         """Answer a request."""
@@ -162,13 +77,17 @@ class EmitResource(Resource):
             return _error(request, 401, "no token: send Authorization: Bearer TOKEN, or ?token=TOKEN")
         if self._under_way >= self._max_under_way:
             return _error(request, 429, f"{self._under_way} requests wait for their confirmation; come back later")
+        size = _size(request)
+        if self._under_way and self._bytes + size > self._max_bytes:
+            return _error(request, 429, f"{self._bytes} bytes wait for their confirmation; come back later")
         self._under_way += 1
+        self._bytes += size
         gone: list[object] = []
         request.notifyFinish().addErrback(gone.append)
         done: Deferred[Any] = maybeDeferred(self._authenticator.authenticate, shown)
         done.addCallback(self._emit, request)
         done.addErrback(_failed, request)
-        done.addCallback(self._finish, request, gone)
+        done.addCallback(self._finish, request, gone, size)
         return NOT_DONE_YET
 
     def _emit(self, identity: Identity | None, request: Request) -> Any:
@@ -178,7 +97,8 @@ class EmitResource(Resource):
             return _error(request, 403, "the token has no grant to emit anything")
         try:
             body: Any = request.content
-            events = read(body.read(), self._max_payload)
+            lines = getattr(request, "media_type", "") in LINES
+            events = read(body.read(), self._max_payload, lines=lines)
         except TooLargeError as error:
             return _error(request, 413, str(error))
         except PeerError as error:
@@ -188,8 +108,9 @@ class EmitResource(Resource):
                 return _error(request, 403, f"the token has no grant to emit to {each.topic.group}/{each.topic.type}")
         return self._intake.emit(events).addCallback(_accepted, request, len(events))
 
-    def _finish(self, body: bytes, request: Request, gone: list[object]) -> None:
+    def _finish(self, body: bytes, request: Request, gone: list[object], size: int) -> None:
         self._under_way -= 1
+        self._bytes -= size
         if not gone:
             request.write(body)
             request.finish()
@@ -198,7 +119,7 @@ class EmitResource(Resource):
 def _shown(request: Request) -> Credential | None:
     """The token, from the header or the URL only: a cookie would let any page emit."""
     authorization = request.getHeader("authorization") or ""
-    query = urlsplit(request.uri.decode("utf-8", "replace")).query
+    query = request.uri.decode("utf-8", "replace").partition("?")[2]
     shown = credential(
         params=parse_qs(query, keep_blank_values=True),
         headers={"authorization": authorization} if authorization else {},
@@ -206,6 +127,14 @@ def _shown(request: Request) -> Credential | None:
         address=str(getattr(request.client, "host", "")),
     )
     return shown if shown is not None and shown.kind is Kind.TOKEN else None
+
+
+def _size(request: Request) -> int:
+    """Bytes in the body, without reading it."""
+    body: Any = request.content
+    size: int = body.seek(0, SEEK_END)
+    body.seek(0)
+    return size
 
 
 def _accepted(_: object, request: Request, count: int) -> bytes:
@@ -220,6 +149,8 @@ def _failed(failure: Failure, request: Request) -> Any:
         return _error(request, 503, "the token can't be judged now; come back later")
     if isinstance(error, NotConfirmed):
         return _answer(request, 503, {"error": error.reason, "taken": not error.sure, "ids": list(error.ids)})
+    if isinstance(error, PeerError):
+        return _error(request, 400, str(error))
     _log.failure("emit_failed", failure)
     return _error(request, 500, "internal error")
 
@@ -241,42 +172,6 @@ def _answer(request: Request, code: int, value: object) -> bytes:
     return b"" if request.method == b"HEAD" else body
 
 
-class BoundedRequest(Request):
-    """A request whose body is bounded while it arrives, also where no length was announced."""
-
-    max_body = MAX_BODY
-    _received = 0
-
-    def gotLength(self, length: int | None) -> None:  # noqa: N802 - Twisted's name
-        """Refuse a body that announces itself as too large."""
-        super().gotLength(length)
-        if length is not None and length > self.max_body:
-            self._refuse()
-
-    def handleContentChunk(self, data: bytes) -> None:  # noqa: N802 - Twisted's name
-        """Take a piece of the body."""
-        self._received += len(data)
-        if self._received > self.max_body:
-            self._refuse()
-        else:
-            super().handleContentChunk(data)
-
-    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:  # noqa: N802 - Twisted's name
-        """Leave the body as it is: curl calls JSON a form by default, and forms would be taken apart."""
-        self.requestHeaders.removeHeader(b"content-type")
-        super().requestReceived(command, path, version)
-
-    def _refuse(self) -> None:
-        body = msgspec.json.encode({"error": f"the body is over the limit of {self.max_body} bytes"}) + b"\n"
-        transport: Any = self.channel.transport
-        head = (
-            "HTTP/1.1 413 Request Entity Too Large\r\nContent-Type: application/json\r\nConnection: close\r\n"
-            f"Content-Length: {len(body)}\r\n\r\n"
-        )
-        transport.write(head.encode() + body)
-        self.channel.loseConnection()
-
-
 class NotFound(Resource):
     """What every other path answers."""
 
@@ -294,11 +189,26 @@ def site(
     *,
     max_payload: int = MAX_PAYLOAD,
     max_body: int = MAX_BODY,
+    max_under_way: int = MAX_UNDER_WAY,
+    max_bytes: int = MAX_BYTES,
 ) -> Site:
-    """The HTTP listener's site, without an access log: its lines would hold tokens."""
+    """The HTTP listener's site, without an access log: its lines would hold tokens.
+
+    Args:
+        intake: Where events go.
+        authenticator: Knows the producers' tokens.
+        reactor: Keeps the time limits of connections.
+        max_payload: Bytes in a payload, at the most.
+        max_body: Bytes in a request's body, at the most.
+        max_under_way: Requests that may wait for their confirmation at once.
+        max_bytes: Bytes in the bodies of these requests, together.
+    """
     root = NotFound()
     root.isLeaf = False
-    root.putChild(b"emit", EmitResource(intake, authenticator, max_payload=max_payload))
+    emit = EmitResource(
+        intake, authenticator, max_payload=max_payload, max_under_way=max_under_way, max_bytes=max_bytes
+    )
+    root.putChild(b"emit", emit)
     root.getChild = lambda *_: NotFound()  # type: ignore[method-assign]
     requests = type("Bounded", (BoundedRequest,), {"max_body": max_body})
     made: Site = Site(root, requestFactory=requests, timeout=60, reactor=reactor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,10 +20,14 @@ from towerbus.wire.insides import Silent
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 15.0
+PING_EVERY = 20.0
+"""Seconds between pings: a server that has gone without a word would else never be missed."""
+_FOR_GOOD = re.compile(r"upgrade failed \[(4(?!08|29)\d\d)\]")
+"""Autobahn's word for an answer that another try would get as well."""
 
 
 class NotLetInError(TowerbusError):
-    """The server does not know the token."""
+    """The server does not know the token, or has no WebSocket there."""
 
 
 class Watcher:
@@ -49,12 +54,13 @@ class Watcher:
         self._reactor = reactor
         self._factory = WebSocketClientFactory(url, headers={"Authorization": f"Bearer {token}"} if token else None)
         self._factory.noisy = False
+        self._factory.setProtocolOptions(autoPingInterval=PING_EVERY, autoPingTimeout=PING_EVERY)
         self._factory.protocol = type("Watching", (_Watching,), {"watcher": self})
         self._endpoint = _endpoint(reactor, url)
         self.groups = groups
         self.on_event = on_event
         self.on_notice = on_notice
-        self.ended: Deferred[None] | None = None
+        self.ended: Deferred[str] | None = None
         self.pause = FIRST_PAUSE
         self._stopped = False
         self._protocol: Any = None
@@ -63,19 +69,25 @@ class Watcher:
         """Watch until `stop` is called.
 
         Raises:
-            NotLetInError: The server refused the token.
+            NotLetInError: The server refused the token, or has no WebSocket there.
         """
         while not self._stopped:
-            try:
-                self._protocol = await self._endpoint.connect(self._factory)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is told, and tried again
-                self.on_notice(f"can't connect: {error}")
-            else:
-                self.ended = Deferred()
-                await self.ended
+            why = await self._watched()
             if not self._stopped:
-                await deferLater(self._reactor, self.pause * random.uniform(0.5, 1), lambda: None)  # noqa: S311 - jitter
+                pause = self.pause * random.uniform(0.5, 1)  # noqa: S311 - jitter
+                self.on_notice(f"{why}; trying again in {pause:.1f} s")
+                await deferLater(self._reactor, pause, lambda: None)
                 self.pause = min(self.pause * 2, LONGEST_PAUSE)
+
+    async def _watched(self) -> str:
+        """Watch on one connection; why it ended."""
+        ended: Deferred[str] = Deferred()
+        self.ended = ended
+        try:
+            self._protocol = await self._endpoint.connect(self._factory)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told, and tried again
+            return f"can't connect: {error}"
+        return f"connection lost: {await ended}"
 
     def stop(self) -> None:
         """Watch no longer."""
@@ -95,11 +107,16 @@ class _Watching(WebSocketClientProtocol):  # type: ignore[misc]
         self.sendMessage(json.dumps({"groups": self.watcher.groups}).encode())
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:  # noqa: ARG002, N803 - Autobahn's name
-        message = json.loads(payload)
-        if message == {"close": True}:
+        try:
+            message = json.loads(payload)
+        except (ValueError, RecursionError):
+            message = None
+        if not isinstance(message, dict):
+            self.watcher.on_notice(f"not a message of towerbus's: {payload[:60]!r}")
+        elif message == {"close": True}:
             self.refused = True
         elif message.keys() == {"error"}:
-            self.watcher.on_notice(message["error"])
+            self.watcher.on_notice(str(message["error"]))
         elif message.keys() == {"groups_current", "groups_left", "groups_joined"}:
             self.watcher.pause = FIRST_PAUSE
             self.watcher.on_notice("watching " + (" ".join(message["groups_current"]) or "nothing"))
@@ -110,12 +127,13 @@ class _Watching(WebSocketClientProtocol):  # type: ignore[misc]
         ended, self.watcher.ended = self.watcher.ended, None
         if ended is None:
             return
+        for_good = _FOR_GOOD.search(reason or "")
         if self.refused:
             ended.errback(NotLetInError("not authenticated: the token is missing, wrong or expired"))
-            return
-        if code != 1000:  # noqa: PLR2004 - RFC 6455's own number
-            self.watcher.on_notice(f"connection lost: {reason or code}")
-        ended.callback(None)
+        elif for_good:
+            ended.errback(NotLetInError(f"HTTP {for_good[1]} instead of a WebSocket: is the URL right?"))
+        else:
+            ended.callback(reason or f"close code {code}")
 
 
 def _endpoint(reactor: Any, url: str) -> Any:

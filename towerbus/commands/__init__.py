@@ -1,0 +1,1 @@
+"""The `towerbus` command's subcommands, one module each."""
