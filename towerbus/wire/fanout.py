@@ -60,12 +60,10 @@ class FanOut:
         self._scheduled = False
         self._waiting: list[Deferred[None]] = []
         self.deliveries = 0
-        self.events = 0
 
     def received(self, record: Record) -> Deferred[None] | None:
         """Gather a record's events; a Deferred asks to wait for it before the next."""
         for place in range(len(record.events)):
-            self.events += 1
             for lane in self._lanes:
                 self._gathered += lane.take(record, place)
             if self._gathered > GATHER:
