@@ -8,9 +8,13 @@ from __future__ import annotations
 import functools
 import gc
 import inspect
+import signal
 
 import hypothesis
 import pytest
+from support.broker_fixtures import _module_broker, broker, own_broker, vhost  # noqa: F401  # for all tests
+from support.postgres_fixtures import _postgres_server, database, postgres  # noqa: F401
+from support.proxy_fixtures import _proxy_thread, blocking_proxy  # noqa: F401
 from twisted.internet import defer
 from twisted.logger import globalLogPublisher
 
@@ -19,6 +23,12 @@ SECONDS = 60
 # Times say nothing on a machine that is shared.
 hypothesis.settings.register_profile("shared", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("shared")
+
+
+def pytest_configure():
+    """Let children be interrupted: a shell lets what it starts in the background ignore SIGINT, and that is inherited."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)

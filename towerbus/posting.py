@@ -1,4 +1,4 @@
-"""What every emitter over HTTP has in common: where it posts, what it posts, and what the answers mean. Pure."""
+"""What the emitters have in common: what becomes an event and, over HTTP, where it goes and what answers mean. Pure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import random
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
@@ -14,11 +15,13 @@ import msgspec
 
 from towerbus import topics
 from towerbus.errors import ConfigError, NotConfirmed, PeerError
-from towerbus.event import EventError, check_payload, checked_id, new_id
+from towerbus.event import Event, EventError, check_payload, checked_id, new_id
+from towerbus.urls import ESCAPES, shown
 
 URL = "TOWERBUS_URL"
 TOKEN = "TOWERBUS_TOKEN"  # noqa: S105 - the variable's name
 DEFAULT_URL = "http://127.0.0.1:8052"
+NEEDLESS = "no token is needed over AMQP: the broker's user and password, in the URL, decide; the one given is not used"
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 1.0
 
@@ -48,6 +51,16 @@ class Target(NamedTuple):
     headers: dict[str, str]
 
 
+def address(url: str | None = None) -> str:
+    """The URL that counts: the one given, that of the environment, or the default."""
+    return url or os.environ.get(URL) or DEFAULT_URL
+
+
+def is_amqp(url: str) -> bool:
+    """Whether a URL is a broker's, and not an HTTP listener's."""
+    return url.partition(":")[0].lower() in {"amqp", "amqps"}
+
+
 def target(url: str | None = None, token: str | None = None) -> Target:
     """Find out where to post.
 
@@ -58,13 +71,13 @@ def target(url: str | None = None, token: str | None = None) -> Target:
     Raises:
         ConfigError: The URL is not one of HTTP, or the token can't stand in a header.
     """
-    given = url or os.environ.get(URL) or DEFAULT_URL
-    address = emit_url(given)
-    shown = token or parse_qs(urlsplit(given).query).get("token", [""])[0] or os.environ.get(TOKEN) or ""
-    if not all("!" <= character <= "~" for character in shown):
+    given = address(url)
+    listener = emit_url(given)
+    secret = token or parse_qs(urlsplit(given).query).get("token", [""])[0] or os.environ.get(TOKEN) or ""
+    if not all("!" <= character <= "~" for character in secret):
         raise ConfigError("the token has blanks, line breaks or characters outside ASCII: it was not copied whole")
     headers = {"Content-Type": "application/json"}
-    return Target(address, headers | ({"Authorization": f"Bearer {shown}"} if shown else {}))
+    return Target(listener, headers | ({"Authorization": f"Bearer {secret}"} if secret else {}))
 
 
 def emit_url(url: str) -> str:
@@ -76,60 +89,72 @@ def emit_url(url: str) -> str:
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018 - it is checked when it is asked for
-    except ValueError as error:
-        raise ConfigError(f"{url!r} is not a URL: {error}; wanted is one such as {DEFAULT_URL}") from error
+    except ValueError:
+        # Python's words may hold a part of a password.
+        raise ConfigError(
+            f"not a URL: its host or its port is not right ({ESCAPES}); wanted is one such as {DEFAULT_URL}"
+        ) from None
     if parts.scheme in {"ws", "wss"}:
         raise ConfigError(
             f"{parts.scheme}://{parts.hostname} is where clients listen; to emit, give the HTTP listener's URL, "
             f"such as {DEFAULT_URL}"
         )
     if parts.scheme not in {"http", "https"} or not parts.hostname or not url.isascii() or not url.isprintable():
-        raise ConfigError(f"{url!r} is not a URL; wanted is one such as {DEFAULT_URL}")
+        raise ConfigError(
+            f"{shown(url)} is not a URL; wanted is one such as {DEFAULT_URL}, or amqp://USER:PASSWORD@HOST"
+        )
+    if parts.fragment:
+        # Nothing of it is quoted: it may be a part of the password.
+        raise ConfigError(f"there is a # in the URL ({ESCAPES}); wanted is one such as {DEFAULT_URL}")
     path = parts.path.rstrip("/")
-    return f"{parts.scheme}://{parts.netloc}{path if path.endswith('/emit') else path + '/emit'}"
+    # Errors quote it. A user and a password are not for HTTP, where the token decides.
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{path if path.endswith('/emit') else path + '/emit'}"
 
 
-def body(events: Iterable[Mapping[str, Any]]) -> tuple[bytes, tuple[str, ...]]:
-    """Write events as the body of one request. The bytes of a payload stay as they are.
+def events(given: Iterable[Mapping[str, Any]], limit: int = sys.maxsize) -> list[Event]:
+    """Make events of what a caller gave. The bytes of a payload stay as they are.
 
     Args:
-        events: Each with `group`, `type`, `payload` and, where the caller has one, `id`.
-
-    Returns:
-        The body, and the events' ids.
+        given: Each with `group`, `type`, `payload` and, where the caller has one, `id`.
+        limit: Bytes in a payload, at the most; over HTTP that is the server's business.
 
     Raises:
         PeerError: One of them can't be an event; among several, the text names it by its place, from 0.
     """
-    ids, items = [], []
-    given = list(events)
-    for number, event in enumerate(given):
+    items = list(given)
+    made = []
+    for number, item in enumerate(items):
         try:
-            id_, item = _item(event)
+            made.append(_event(item, limit))
         except PeerError as error:
-            if len(given) == 1:
+            if len(items) == 1:
                 raise
             raise EventError(f"item {number}: {error}") from error
-        ids.append(id_)
-        items.append(item)
-    return b"[" + b",".join(items) + b"]", tuple(ids)
+    return made
 
 
-def _item(event: Mapping[str, Any]) -> tuple[str, bytes]:
-    missing = [key for key in ("group", "type", "payload") if key not in event]
+def body(made: Iterable[Event]) -> bytes:
+    """Write events as the body of one request."""
+    return b"[" + b",".join(map(_item, made)) + b"]"
+
+
+def _event(given: Mapping[str, Any], limit: int) -> Event:
+    missing = [key for key in ("group", "type", "payload") if key not in given]
     if missing:
         raise EventError(f"no {missing[0]}")
-    group, payload, given = event["group"], event["payload"], event.get("id")
+    group, payload, id_ = given["group"], given["payload"], given.get("id")
     if not isinstance(group, str):
         raise EventError(f"group {group!r:.40} is not a text")
-    address = topics.emittable(group, event["type"])
-    id_ = new_id() if given is None else checked_id(str(given))
-    if isinstance(payload, bytes):
-        # The limit is the server's business; but what is no JSON could pass for other keys of the event.
-        check_payload(payload, sys.maxsize)
+    topic = topics.emittable(group, given["type"])
     text = payload if isinstance(payload, bytes) else encode(payload)
-    item = {"group": address.group, "type": address.type, "id": id_, "payload": msgspec.Raw(text)}
-    return id_, msgspec.json.encode(item)
+    # Also where we have written it: it may be empty or too long, and what is no JSON could pass for other keys.
+    check_payload(text, limit)
+    return Event(topic, text, new_id() if id_ is None else checked_id(str(id_)), time.time())
+
+
+def _item(made: Event) -> bytes:
+    group, type_ = made.topic
+    return msgspec.json.encode({"group": group, "type": type_, "id": made.id, "payload": msgspec.Raw(made.payload)})
 
 
 def encode(payload: Mapping[str, Any]) -> bytes:
@@ -167,10 +192,11 @@ class Attempts:
         self._timeout = timeout
         self._sure = True
         self._reason = "there was no time to try"
+        self._said = ""
         self._pause = FIRST_PAUSE
 
     def failed(self, reason: str, *, sure: bool) -> None:
-        """There was no answer.
+        """There was no answer, or none that says why.
 
         Args:
             reason: What is known.
@@ -191,6 +217,7 @@ class Attempts:
         reason, taken = _said(status, answer)
         if status >= _SERVER_ERROR or status in _TRY_AGAIN:
             self.failed(reason, sure=not taken)
+            self._said = reason
             return False
         if self._sure:
             raise EmitRefusedError(status, reason)
@@ -203,7 +230,10 @@ class Attempts:
 
     def given_up(self) -> NotConfirmed:
         """The error for when the time is over."""
-        return NotConfirmed(f"not confirmed within {self._timeout:g} s: {self._reason}", self._ids, sure=self._sure)
+        # What a server said tells more than that the last try, for which there was hardly time, had no answer.
+        known = self._said if self._said in {"", self._reason} else f"{self._said} (then: {self._reason})"
+        reason = f"not confirmed within {self._timeout:g} s: {known or self._reason}"
+        return NotConfirmed(reason, self._ids, sure=self._sure)
 
 
 def _said(status: int, answer: bytes) -> tuple[str, bool]:

@@ -1,6 +1,8 @@
 """Who may see what."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from towerbus.access import AccessRules, Grants, Identity, Rule, Verdict, Who, default_rules
 from towerbus.errors import ConfigError
@@ -94,3 +96,77 @@ def test_emitting_is_a_grant_of_its_own():
     assert not grants.may_emit(topic("job_events", "1"))
     assert not Grants(subscribe=("*",)).may_emit(topic("jobs", "x"))
     assert not ALL.grants.may_emit(Topic("_towerbus", "x"))
+
+
+groups = st.sampled_from(["jobs", "control", "job_events", "metrics", "_towerbus"])
+types = st.sampled_from(["x", "42", "limit_reached_7", "limit_reached_ada", "x_a_7", "_7", "limit_"])
+users = st.sampled_from([7, "7", "ada", "a_7", "", "_7", "own:7", "jobs/x"])
+patterns = st.lists(st.one_of(
+    st.just("*"), st.builds("{}/{}".format, st.sampled_from(["jobs", "job_events", "control", "*", "own:7", "x"]), st.sampled_from(["x", "42", "*", "limit_reached_8"])),
+    st.text("*/x:", max_size=4),
+))  # fmt: skip
+rules = st.lists(
+    st.builds(
+        Rule,
+        groups=st.lists(st.sampled_from(["jobs", "job*", "*", "control", "?etrics"]), min_size=1, max_size=2).map(
+            tuple
+        ),
+        who=st.sampled_from(list(Who)),
+        types=st.lists(st.sampled_from(["*", "x", "4?", "*_7", "**"]), min_size=1, max_size=2).map(tuple),
+    ),
+    max_size=5,
+)
+
+
+@given(rules, users, patterns, groups, types)
+def test_a_sight_holds_exactly_what_the_rules_allow_without_asking(made, user, granted, group, type_):
+    access = AccessRules(made, ask=True)
+    identity = Identity(user, grants=Grants(tuple(granted)))
+    name = topic(group, type_)
+    allowed = access.verdict(identity, name) is Verdict.ALLOWED
+    assert access.sight(identity, group).sees(name, access.opens) is allowed
+
+
+@pytest.mark.parametrize("who", [Who.OWN, Who.GRANTED, Who.ASK, Who.NOBODY])
+def test_a_topic_with_a_rule_of_its_own_is_not_seen_by_what_opens_the_rest_of_its_group(who):
+    access = AccessRules([Rule(("jobs",), who, ("*_7",)), Rule(("jobs",), Who.EVERYONE)], ask=True)
+    owned = topic("jobs", "limit_reached_7")
+    seen = {
+        user: access.sight(Identity(user, grants=Grants(granted)), "jobs").sees(owned, access.opens)
+        for user, granted in {7: (), 8: (), 9: ("jobs/limit_reached_7",), 10: ("*",)}.items()
+    }
+    assert seen == {
+        7: who is Who.OWN,
+        8: False,
+        9: who in {Who.GRANTED, Who.ASK},
+        10: who is not Who.NOBODY,
+    }
+    assert access.sight(Identity(8), "jobs").sees(topic("jobs", "x"), access.opens)
+
+
+@given(rules, users, patterns, groups)
+def test_a_sight_without_badges_sees_nothing_of_its_group(made, user, granted, group):
+    access = AccessRules(made, ask=True)
+    identity = Identity(user, grants=Grants(tuple(granted)))
+    if any(
+        access.verdict(identity, topic(group, type_)) is Verdict.ALLOWED for type_ in ("x", "42", "limit_reached_7")
+    ):
+        assert access.sight(identity, group).badges
+
+
+def test_those_who_may_see_the_same_have_equal_sights():
+    access = AccessRules(ask=True)
+    bob = Identity(8, "bob", Grants(("job_events/1", "metrics/*")))
+    assert access.sight(ADA, "jobs") == access.sight(bob, "jobs") == access.sight(ALL, "jobs")
+    assert access.sight(bob, "job_events") == access.sight(Identity(9, grants=Grants(("job_events/1",))), "job_events")
+    assert access.sight(ADA, "control") != access.sight(bob, "control")
+    assert access.sight(ADA, "job_events").badges == frozenset(), "nobody is asked about a whole group"
+    assert access.sight(ADA, "_towerbus").badges == access.sight(ALL, "_towerbus").badges == frozenset()
+
+
+def test_what_opens_a_topic_is_remembered_within_bounds(monkeypatch):
+    monkeypatch.setattr("towerbus.access.MAX_REMEMBERED", 100)
+    access = AccessRules()
+    for number in range(1000):
+        assert access.opens(topic("jobs", number)) == {""}
+    assert len(access._opens) <= 100

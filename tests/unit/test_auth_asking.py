@@ -6,7 +6,7 @@ import pytest
 import pytest_twisted
 from support.application import SILENCE, application
 from twisted.internet import reactor
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import CancelledError, gatherResults
 from twisted.internet.task import Clock
 
 from towerbus.auth.asking import Answer, Application
@@ -172,6 +172,22 @@ async def test_an_answer_without_end_is_not_read():
         app.answer, app.headers = gzip.compress(bytes(2 * 1024 * 1024)), {"Content-Encoding": "gzip"}
         with pytest.raises(NotNow, match="longer than 1048576 bytes"):
             await one.ask("GET", {})
+        await one.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_cancels_is_not_told_that_the_application_can_not_be_asked():
+    async with application(reactor, answer=SILENCE) as app:
+        one = asker(app.url)
+        connecting = one.ask("GET", {})
+        connecting.cancel()
+        with pytest.raises(CancelledError):
+            await connecting
+        asking = one.ask("GET", {})
+        await app.asked_times(1)
+        asking.cancel()
+        with pytest.raises(CancelledError):
+            await asking
         await one.close()
 
 

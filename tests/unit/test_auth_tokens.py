@@ -139,3 +139,32 @@ def test_the_token_of_one_run():
         assert one.authenticate(shown(wrong)) is None
     assert one.authenticate(Credential(Kind.SESSION, one.token)) is None
     assert one.token not in repr(one) + str(one)
+
+
+def test_connections_are_told_whose_token_is_gone_and_whose_entry_is_another(write):
+    told = []
+    text = entry("stays") + entry("goes") + entry("more") + entry("moves")
+    tokens = TokenFile(write(text), Clock().seconds)
+    tokens.tell(told.append)
+    before = {name: tokens.authenticate(shown(name)) for name in ("stays", "goes", "more", "moves")}
+    tokens.reload()
+    assert told == []
+    write(entry("stays") + entry("more", 'user = 7\nsubscribe = ["*"]') + entry("moves", "user = 8") + entry("new"))
+    tokens.reload()
+    (turnover,) = told
+    assert turnover.now(before["stays"]) is before["stays"] is tokens.authenticate(shown("stays"))
+    assert turnover.now(before["goes"]) is turnover.now(before["moves"]) is None
+    assert turnover.now(before["more"]) is tokens.authenticate(shown("more")) == Identity(7, "", Grants(("*",)))
+    # What is equal, but was given out for something else, is another's.
+    assert turnover.now(other := Identity(7)) is other
+
+
+def test_they_are_told_also_where_nobody_asked_for_the_reload(write):
+    told, clock = [], Clock()
+    tokens = TokenFile(write(entry("old")), clock.seconds)
+    tokens.tell(told.append)
+    identity = tokens.authenticate(shown("old"))
+    write(entry("new"))
+    clock.advance(1.0)
+    tokens.authenticate(shown("anything"))
+    assert told[0].now(identity) is None

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -67,7 +69,7 @@ def test_a_bad_line_is_named(bus):
         "emit", "--url", bus.http_url, "--token", bus.token, "jobs", "cli", "-", stdin='{"n":1}\n{"n":\n', code=1
     )
     assert "line 2" in done.stderr
-    assert "0 events were emitted before" in done.stderr
+    assert "0 events are confirmed; to go on" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -81,7 +83,6 @@ def test_a_bad_line_is_named(bus):
         (["--url", "ws://127.0.0.1:1", "jobs", "cli", '{"n":1}'], 1, "HTTP listener"),
         (["--url", "nonsense", "jobs", "cli", '{"n":1}'], 1, "not a URL"),
         (["--url", "http://127.0.0.1:9", "--timeout", "0.2", "--id", "x1", "jobs", "cli", '{"n":1}'], 1, "--id x1"),
-        (["--id", "x", "jobs", "cli", "-"], 1, "--id"),
     ],
 )
 def test_emits_that_fail_say_why(words, code, part):
@@ -103,6 +104,31 @@ def test_watch_prints_events_as_they_come_and_stops_after_the_count(bus):
     assert watching.returncode == 0
 
 
+def test_a_watch_goes_on_behind_a_position(bus):
+    watching = start_watch(bus, "--positions", "--count", "1", "jobs:*")
+    for n in range(3):
+        run("emit", "--url", bus.http_url, "--token", bus.token, "--id", f"e{n}", "jobs", "placed", f'{{"n":  {n}}}')
+    out, _ = watching.communicate(timeout=20)
+    first = json.loads(out)
+    assert (first["group"], first["type"], first["id"], first["data"]) == ("jobs", "placed", "e0", {"n": 0})
+    words = ["watch", "--url", bus.ws_url, "--since", first["position"], "--count", "2", "jobs:placed"]
+    done = run(*words)
+    assert done.stdout == '{"n":  1}\n{"n":  2}\n'
+    assert done.stderr == "watching jobs-placed, from where it was\n"
+
+
+def test_a_position_that_is_lost_is_told_and_the_watch_goes_on(bus):
+    words = ["watch", "--url", bus.ws_url, "--since", "abc-1-5-1", "--count", "1", "jobs:lost"]
+    watching = subprocess.Popen(
+        [TOWERBUS, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    )
+    assert "events were lost between abc-1-5-1 and " in watching.stderr.readline()
+    assert watching.stderr.readline() == "watching jobs-lost\n"
+    run("emit", "--url", bus.http_url, "--token", bus.token, "jobs", "lost", '{"n":1}')
+    out, _ = watching.communicate(timeout=20)
+    assert out == '{"n":1}\n'
+
+
 def test_ctrl_c_ends_watch_quietly(bus):
     watching = start_watch(bus, "jobs")
     watching.send_signal(signal.SIGINT)
@@ -121,13 +147,33 @@ def test_watch_comes_back_when_the_server_does(tmp_path):
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (["job_events"], "needs a type"),
+        (["a b"], "group 'a b'"),
+        (["jobs:"], "type ''"),
+        (["--since", "17", "jobs"], "is not a position"),
         (["jobs:a b"], "type 'a b'"),
         (["--url", "http://h", "jobs"], "not the URL of a WebSocket"),
     ],
 )
 def test_watches_that_fail_say_why(words, part):
     assert part in run("watch", *words, code=1).stderr
+
+
+def test_what_can_not_be_connected_to_is_named_without_its_token():
+    words = [TOWERBUS, "watch", "--url", "ws://127.0.0.1:1/websocket/?token=secret", "jobs"]
+    watching = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=environment())
+    line = watching.stderr.readline()
+    watching.send_signal(signal.SIGINT)
+    _, rest = watching.communicate(timeout=20)
+    assert line.startswith("can't connect to 'ws://127.0.0.1:1/websocket/?...': Connection was refused")
+    assert ".;" not in line
+    assert "secret" not in line + rest
+
+
+def test_a_grant_that_is_none_is_told_in_words(tmp_path):
+    key = tmp_path / "key"
+    key.write_text("k" * 40)
+    done = run("token", "--key", str(key), "--user", "7", "--emit", "jobs", code=1)
+    assert done.stderr.startswith("Error: --emit: got 'jobs', wanted GROUP/TYPE such as jobs/status_changed, with *")
 
 
 def test_a_reader_that_has_had_enough_is_no_error(bus):
@@ -158,7 +204,8 @@ def test_a_token_and_nothing_else(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["emit", "--help"], ["watch", "--help"], ["token", "--help"], ["--version"]]
+    "words",
+    [["--help"], ["emit", "--help"], ["bench", "--help"], ["watch", "--help"], ["token", "--help"], ["--version"]],
 )
 def test_help_is_there(words):
     assert len(run(*words).stdout) > 10
@@ -192,7 +239,7 @@ def test_a_line_that_comes_alone_does_not_wait_for_the_next(bus, client):
     assert (emitting.returncode, err) == (0, "3 events emitted\n")
 
 
-def test_long_lines_never_make_a_request_that_is_too_large(bus, client):
+def test_long_lines_never_make_a_request_that_is_too_large(bus):
     lines = [json.dumps({"n": n, "text": "x" * 900_000}) for n in range(20)]
     done = run("emit", "--url", bus.http_url, "--token", bus.token, "jobs", "cli", "-", stdin="\n".join(lines))
     assert done.stderr == "20 events emitted\n"
@@ -202,14 +249,56 @@ def test_a_line_that_only_the_server_finds_wrong_is_named_by_its_number(bus):
     lines = '{"n":1}\n\n' + json.dumps({"text": "x" * 2_000_000}) + "\n"
     done = run("emit", "--url", bus.http_url, "--token", bus.token, "jobs", "cli", "-", stdin=lines, code=1)
     assert "line 3: payload of 2000012 bytes is over the limit" in done.stderr
-    assert "1 events were emitted before" in done.stderr
+    assert "1 events are confirmed, up to line 1; to go on" in done.stderr
 
 
 def test_lines_in_doubt_are_named():
     words = ["emit", "--url", "http://127.0.0.1:9", "--timeout", "0.2", "jobs", "cli", "-"]
     done = run(*words, stdin='{"n":1}\n{"n":2}\n', code=1)
-    assert "lines 1 to 2" in done.stderr
-    assert "not one of them was taken" in done.stderr
+    assert "lines 1 to 2: not confirmed within 0.2 s" in done.stderr
+    assert "0 events are confirmed; to go on" in done.stderr
+    assert "may or may not" not in done.stderr, "they were never sent"
+
+
+def test_lines_that_are_emitted_again_are_not_repeated(bus, client):
+    url = ["--url", bus.http_url, "--token", bus.token]
+    lines = ['{"n":1}', "", '{"n":2}']
+    done = run("emit", *url, "jobs", "cli", "-", stdin="\n".join([*lines, "{}", ""]), code=1)
+    run_id = re.search(r"with --id (\S+) --from 1$", done.stderr.strip())[1]
+    assert "0 events are confirmed; to go on" in done.stderr, "one chunk is one request, and none of it was taken"
+    assert run("emit", *url, "--id", run_id, "jobs", "cli", "-", stdin="\n".join(lines)).stderr == "2 events emitted\n"
+    assert [client.recv(5), client.recv(5)] == ['{"n":1}', '{"n":2}']
+    # Again, as somebody does who is in doubt: only what is new comes.
+    again = "\n".join([*lines, '{"n":5}'])
+    assert run("emit", *url, "--id", run_id, "jobs", "cli", "-", stdin=again).stderr == "3 events emitted\n"
+    assert client.recv(5) == '{"n":5}'
+    more = "\n".join([*lines, "junk", '{"n":6}'])
+    words = ["--id", run_id, "--from", "5", "jobs", "cli", "-"]
+    assert run("emit", *url, *words, stdin=more).stderr == "1 events emitted\n"
+    assert client.recv(5) == '{"n":6}'
+    whole = '{"group":"jobs","type":"cli","payload":{"n":%d}%s}\n'
+    run("emit", *url, "--id", run_id, "-", stdin=whole % (1, "") + whole % (7, ',"id":"own"'))
+    assert client.recv(5) == '{"n":7}', "line 1 is known by its number, and the other has an id of its own"
+
+
+def test_lines_in_doubt_are_said_to_be():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        words = ["--url", f"http://127.0.0.1:{silent.getsockname()[1]}", "--timeout", "0.3", "--id", "r"]
+        done = run("emit", *words, "--from", "2", "jobs", "cli", "-", stdin='{"n":1}\n{"n":2}\n{"n":3}\n', code=1)
+    assert "0 events are confirmed; lines 2 to 3 may or may not have been taken" in done.stderr
+    assert "with --id r --from 2" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["--from", "2", "jobs", "cli", '{"n":1}'], "it goes with - only"),
+        (["--id", "x" * 101, "jobs", "cli", "-"], "--id: wanted are 100 characters"),
+        (["--id", "a b", "jobs", "cli", "-"], "visible ASCII"),
+    ],
+)
+def test_ids_and_numbers_of_lines_that_can_not_be(words, part):
+    assert part in run("emit", *words, code=1).stderr
 
 
 def test_lines_may_be_whole_events(bus, client):
@@ -272,15 +361,18 @@ def test_a_full_disk_is_one_line_of_error(bus):
     assert (watching.returncode, err) == (1, "Error: can't print: [Errno 28] No space left on device\n")
 
 
-def test_ctrl_c_ends_emit_quietly(bus, client):
+def test_ctrl_c_ends_emit_and_says_how_far_it_is(bus, client):
     words = [TOWERBUS, "emit", "--url", bus.http_url, "--token", bus.token, "jobs", "cli", "-"]
     emitting = subprocess.Popen(words, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
-    emitting.stdin.write('{"n":1}\n')
-    emitting.stdin.flush()
-    client.recv(20)  # it runs, and waits for more
+    for n in (1, 2):
+        emitting.stdin.write(f'{{"n":{n}}}\n')
+        emitting.stdin.flush()
+        client.recv(20)  # it runs; that line 1 is confirmed it knows before it emits line 2
     emitting.send_signal(signal.SIGINT)
     _, err = emitting.communicate(timeout=20)
-    assert (emitting.returncode, err.strip()) == (130, "")
+    assert emitting.returncode == 130
+    assert re.match(r"Interrupted: [12] events are confirmed, up to line [12]; .*to go on and repeat none", err.strip())
+    assert len(err.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize(

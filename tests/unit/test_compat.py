@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from towerbus import Emitter, NotConfirmed, compat
-from towerbus.errors import PeerError
+from towerbus.errors import ConfigError, PeerError
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -73,3 +73,20 @@ def test_a_process_and_its_children_each_have_one_connection(server):
     compat.emit_channel_notification("jobs-x", {"n": 3})
     assert [events[0]["payload"]["n"] for _, _, events in server.requests] == [1, 2, 3]
     assert len(server.peers) == 2
+
+
+def test_a_call_takes_no_longer_than_the_environment_says(monkeypatch):
+    monkeypatch.setattr(compat, "_emitters", [])
+    monkeypatch.setenv("TOWERBUS_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("TOWERBUS_TIMEOUT", "0.1")
+    with pytest.raises(OSError, match="within 0.1 s"):
+        compat.emit_channel_notification("jobs-x", {"n": 1})
+    compat._emitters.pop().close()
+
+
+@pytest.mark.parametrize("wrong", ["", "soon", "0", "-1", "nan", "inf"])
+def test_a_timeout_that_is_none_is_named(monkeypatch, wrong):
+    monkeypatch.setattr(compat, "_emitters", [])
+    monkeypatch.setenv("TOWERBUS_TIMEOUT", wrong)
+    with pytest.raises(ConfigError, match="TOWERBUS_TIMEOUT"):
+        compat.emit_channel_notification("jobs-x", {"n": 1})

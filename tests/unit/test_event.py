@@ -37,6 +37,12 @@ def test_ids_that_are_refused(id_):
         event("jobs", "x", b'{"a":1}', id=id_)
 
 
+@pytest.mark.parametrize("at", [float("nan"), float("inf"), -1.0, 1.8e12])
+def test_times_that_are_refused(at):
+    with pytest.raises(EventError, match="seconds since 1970"):
+        event("jobs", "x", b'{"a":1}', at=at)
+
+
 def test_an_event_without_an_id_gets_one():
     assert event("jobs", "x", b'{"a":1}').id != event("jobs", "x", b'{"a":1}').id
 

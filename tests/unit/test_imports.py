@@ -8,9 +8,18 @@ import pytest
 import towerbus
 
 ROOT = Path(towerbus.__file__).parent
-PURE = {"event", "topics", "positions", "errors", "access", "dispatcher", "outbox", "session", "log.record", "log.window",
-        "dialects.messages", "dialects.tower", "wire.frames"}  # fmt: skip
-SHELLS = ("towerbus.wire", "towerbus.services", "towerbus.tap", "towerbus.cli", "towerbus.commands", "towerbus.emitter")
+PURE = {"event", "topics", "interest", "positions", "errors", "access", "dispatcher", "outbox", "session", "log.packing", "log.pieces", "log.record", "log.tail", "log.window",
+        "dialects.messages", "dialects.reading", "dialects.tower", "dialects.v1", "dialects.watching", "catchup.encodings", "catchup.limits", "catchup.member", "catchup.rest", "wire.frames", "wire.deflate",
+        "urls", "intake.line", "intake.messages", "amqp.url", "amqp.names", "worker.counters", "worker.known", "worker.ordering", "bench.content", "bench.frames", "bench.latencies", "bench.ledger", "bench.loads", "bench.schedule", "log.sequence", "log.following", "ops.freshness", "bridge.message", "bridge.template", "bridge.runner", "bridge.mapping", "bridge.awx", "bridge.followed"}  # fmt: skip
+SHELLS = (
+    "towerbus.wire",
+    "towerbus.hub",
+    "towerbus.services",
+    "towerbus.tap",
+    "towerbus.cli",
+    "towerbus.commands",
+    "towerbus.emitter",
+)
 MODULES = sorted(".".join(path.relative_to(ROOT).with_suffix("").parts) for path in ROOT.rglob("*.py"))
 
 
@@ -46,10 +55,15 @@ def test_each_dependency_has_one_room(module):
             assert module.startswith("wire."), name
         if name.startswith("pika"):
             assert module.startswith("amqp."), name
+        if name.startswith("psycopg"):
+            assert module.startswith("postgres."), name
     assert "twisted.internet.reactor" not in found["top"], "the global reactor is imported at the last moment only"
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if module not in {"services", "tap", "__init__"}])
+WIRING = {"services", "server", "tap", "server_tap", "worker_tap", "bridge_tap", "__init__"}
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module not in WIRING])
 def test_nothing_below_imports_the_wiring(module):
     for name in imports(module)["anywhere"]:
         assert not name.startswith(("towerbus.services", "towerbus.tap")), name

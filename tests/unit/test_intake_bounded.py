@@ -1,99 +1,24 @@
 """What `POST /emit` costs at the most: bodies, requests that wait, and clients that go away; over raw sockets."""
 
-import json
-
 import pytest
 import pytest_twisted
+from hypothesis import given
+from hypothesis import strategies as st
+from support.posts import GOOD, Listener, chunk, chunks
 from support.wires import until
-from twisted.internet import reactor
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, connectProtocol
-from twisted.internet.protocol import Protocol
-from zope.interface import implementer
-from zope.interface.verify import verifyObject
+from twisted.internet.task import Clock
+from twisted.web.resource import Resource
 
 from towerbus.access import Grants, Identity
-from towerbus.auth.interface import IAuthenticator
 from towerbus.errors import PeerError
-from towerbus.intake import bounded, http
-from towerbus.intake.interface import IIntake
+from towerbus.intake import http
+from towerbus.intake.bounded import BodyRefusedError, Room
 
-GOOD = b'{"group":"jobs","type":"status_changed","payload":{ "n" :1}}'
 LIMIT = 100_000
-
-
-@implementer(IIntake)
-class Intake:
-    """Keeps what it gets, and answers as it is told."""
-
-    def __init__(self):
-        self.events, self.answer = [], lambda: succeed(None)
-
-    def emit(self, events):
-        self.events.extend(events)
-        return self.answer()
-
-
-@implementer(IAuthenticator)
-class Everybody:
-    """Lets everybody emit."""
-
-    def authenticate(self, credential):
-        return Identity(1, grants=Grants(emit=("*",)))
-
-
-class Raw(Protocol):
-    """Sends what it is told, and keeps what comes."""
-
-    def __init__(self):
-        self.data, self.lost = b"", False
-
-    def dataReceived(self, data):
-        self.data += data
-
-    def connectionLost(self, reason):
-        self.lost = True
-
-    def post(self, body, *headers):
-        if not any(header.startswith(("Content-Length", "Transfer-Encoding")) for header in headers):
-            headers = (*headers, f"Content-Length: {len(body)}")
-        lines = ["POST /emit?token=x HTTP/1.1", "Host: x", *headers, "", ""]
-        self.transport.write("\r\n".join(lines).encode() + body)
-
-    async def answer(self):
-        """Status and body of the one answer there is."""
-        await until(lambda: b"\r\n\r\n" in self.data and self.data.endswith(b"}\n"))
-        assert self.data.count(b"HTTP/1.1 ") == 1
-        head, _, body = self.data.partition(b"\r\n\r\n")
-        self.data = b""
-        return int(head.split()[1]), json.loads(body), head.decode()
-
-
-class Listener:
-    """The HTTP listener on a real port, with clients."""
-
-    async def start(self, **options):
-        self.intake, self.clients = Intake(), []
-        assert verifyObject(IIntake, self.intake)
-        site = http.site(self.intake, Everybody(), reactor, **options)
-        self.port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(site)
-        return self
-
-    async def client(self):
-        client = Raw()
-        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.port.getHost().port)
-        self.clients.append(await connectProtocol(endpoint, client))
-        return client
-
-    async def stop(self):
-        for client in self.clients:
-            client.transport.abortConnection()
-        await until(lambda: all(client.lost for client in self.clients))
-        await self.port.stopListening()
-
-
-def chunks(size, count):
-    return (f"{size:x}\r\n".encode() + b" " * size + b"\r\n") * count + b"0\r\n\r\n"
+EMITS = Identity(1, grants=Grants(emit=("*",)))
+SEES = Identity(2, grants=Grants(subscribe=("*",)))
+ONE = len(GOOD) + http.EVENT_BYTES
 
 
 @pytest.mark.parametrize(
@@ -113,30 +38,154 @@ async def test_a_body_over_the_limit_has_one_answer_and_is_read_to_its_end(heade
     code, answer, head = await client.answer()
     assert (code, answer) == (413, {"error": f"the body is over the limit of {LIMIT} bytes"})
     assert "Connection: close" in head
-    await until(lambda: client.lost)
+    await until(lambda: client.ended)
     assert client.data == b"", "one answer"
+    client.transport.loseConnection()
+    await until(lambda: client.lost)
+    assert listener.intake.events == []
+    await listener.stop()
+
+
+@pytest.mark.parametrize(
+    ("token", "code", "word"),
+    [("", 401, "no token"), ("unknown", 401, "not known"), ("sees", 403, "no grant"), ("good", 413, "limit")],
+)
+@pytest_twisted.ensureDeferred
+async def test_the_answer_comes_before_the_body_does_and_the_body_may_still_be_sent(token, code, word):
+    listener = await Listener().start(max_body=LIMIT)
+    listener.producers.later = {"sees": SEES}
+    client = await listener.client()
+    client.head(f"Content-Length: {10 * LIMIT}", "Expect: 100-continue", token=token)
+    got, answer, head = await client.answer()
+    assert (got, "Connection: close" in head) == (code, True)
+    assert word in answer["error"]
+    client.transport.write(b" " * (10 * LIMIT))
+    await until(lambda: listener.connections[0].passed_over <= 64 * 1024 * 1024 - 9 * LIMIT)
+    assert client.lost is None, "it is not cut off in the middle"
+    assert client.data == b"", "no invitation to send"
+    assert listener.emit._room.taken == 0
+    await listener.stop()
+
+
+@pytest.mark.parametrize("token", ["", "unknown"])
+@pytest_twisted.ensureDeferred
+async def test_without_a_good_token_not_a_byte_is_kept(token):
+    listener = await Listener().start()
+    client = await listener.client()
+    client.head("Transfer-Encoding: chunked", token=token)
+    client.transport.write(chunk(LIMIT) * 50)
+    assert (await client.answer())[0] == 401
+    connection = listener.connections[0]
+    await until(lambda: connection.passed_over < 64 * 1024 * 1024 - 45 * LIMIT)
+    assert connection._buffer == b""
+    assert connection.requests == []
+    await listener.stop()
+
+
+@pytest.mark.parametrize(("identity", "code"), [(EMITS, 202), (SEES, 403), (None, 401)])
+@pytest_twisted.ensureDeferred
+async def test_while_the_token_is_judged_the_body_stays_where_it_is(identity, code):
+    listener = await Listener().start()
+    judged = listener.producers.later["asked"] = Deferred()
+    client, other = await listener.client(), await listener.client()
+    body = GOOD + b" " * 15_000_000
+    client.post(body, "Expect: 100-continue", token="asked")
+    await until(lambda: listener.emit._under_way)
+    # As many turns as a body of this size would need.
+    for _ in range(20):
+        other.post(GOOD)
+        assert (await other.answer())[0] == 202
+    judging = next(connection for connection in listener.connections if connection.requests)
+    # What the transport does when it has sent what it had.
+    judging.resumeProducing()
+    for _ in range(20):
+        other.post(GOOD)
+        assert (await other.answer())[0] == 202
+    assert len(judging._buffer) < 1_000_000
+    assert client.data == b"", "nobody is invited before it is known who it is"
+    listener.intake.events.clear()
+    judged.callback(identity)
+    if code == 202:
+        await until(lambda: client.data.startswith(b"HTTP/1.1 100 Continue\r\n\r\n"))
+        client.data = client.data[25:]
+    got, _, head = await client.answer()
+    assert (got, "Connection: close" in head) == (code, code != 202)
+    assert len(listener.intake.events) == (code == 202)
+    if code == 202:
+        client.post(GOOD)
+        assert (await client.answer())[0] == 202, "the connection is kept"
+    await listener.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_client_is_invited_once_its_token_is_good():
+    listener = await Listener().start()
+    client = await listener.client()
+    client.head(f"Content-Length: {len(GOOD)}", "Expect: 100-Continue")
+    await until(lambda: client.data == b"HTTP/1.1 100 Continue\r\n\r\n")
+    client.data = b""
+    client.transport.write(GOOD)
+    assert (await client.answer())[0] == 202
+    client.post(GOOD)
+    assert (await client.answer())[0] == 202
+    await listener.stop()
+
+
+@pytest.mark.parametrize("noticed", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_a_client_that_goes_away_while_its_token_is_judged_harms_nothing(noticed):
+    listener = await Listener().start()
+    judged = listener.producers.later["asked"] = Deferred()
+    client = await listener.client()
+    client.post(b" " * LIMIT, token="asked")
+    await until(lambda: listener.emit._under_way)
+    client.transport.abortConnection()
+    if noticed:
+        listener.connections[0].transport.abortConnection()
+        await until(lambda: not listener.connections)
+    judged.callback(EMITS)
+    await until(lambda: not listener.connections)
     assert listener.intake.events == []
     await listener.stop()
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_answer_comes_before_the_body_does():
-    listener = await Listener().start(max_body=LIMIT)
+async def test_requests_behind_a_refused_one_are_not_carried_out():
+    listener = await Listener().start()
     client = await listener.client()
-    client.post(b"", f"Content-Length: {LIMIT + 1}", "Expect: 100-continue")
-    assert (await client.answer())[0] == 413
-    assert not client.lost, "it may still be sending, and is not cut off"
-    client.transport.write(b" " * (LIMIT + 1))
-    await until(lambda: client.lost)
-    assert client.data == b"", "no invitation to send"
+    for token in ("unknown", "good", "good"):
+        client.post(GOOD, token=token)
+    assert (await client.answer())[0] == 401
+    await until(lambda: client.ended)
+    assert client.data == b""
+    assert listener.intake.events == []
     await listener.stop()
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_never_ends_is_cut_off():
+async def test_requests_behind_a_good_one_wait_for_its_answer():
+    listener = await Listener().start()
+    confirmed = Deferred()
+    listener.intake.answer = lambda: confirmed
+    client = await listener.client()
+    for _ in range(3):
+        client.post(GOOD)
+    client.post(GOOD + b" " * 15_000_000)
+    await until(lambda: listener.intake.events)
+    assert sum(map(len, listener.connections[0]._dataBuffer)) < 1_000_000
+    assert len(listener.intake.events) == 1
+    confirmed.callback(None)
+    listener.intake.answer = lambda: succeed(None)
+    assert [(await client.answer())[0] for _ in range(4)] == [202] * 4
+    await listener.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_never_ends_is_cut_off(monkeypatch):
+    monkeypatch.setattr("towerbus.intake.connection.BoundedConnection.passed_over", 3 * LIMIT)
     listener = await Listener().start(max_body=LIMIT)
     client = await listener.client()
-    client.post(chunks(LIMIT, bounded.PATIENCE + 1)[: -len(b"0\r\n\r\n")], "Transfer-Encoding: chunked")
+    client.post(chunks(LIMIT, 50)[: -len(b"0\r\n\r\n")], "Transfer-Encoding: chunked")
     await until(lambda: client.lost)
     await listener.stop()
 
@@ -154,14 +203,14 @@ async def test_a_body_of_just_the_limit_is_taken():
 
 
 @pytest.mark.parametrize(
-    ("options", "word"), [({"max_under_way": 1}, "1 requests"), ({"max_bytes": len(GOOD) + 1}, "bytes wait")]
+    ("options", "word"), [({"max_under_way": 1}, "1 requests"), ({"max_bytes": ONE + 1}, "bytes are")]
 )
 @pytest_twisted.ensureDeferred
 async def test_what_waits_is_bounded_and_room_comes_back(options, word):
     listener = await Listener().start(**options)
     confirmed = Deferred()
     listener.intake.answer = lambda: confirmed
-    first, second = await listener.client(), await listener.client()
+    first, second, third = [await listener.client() for _ in range(3)]
     first.post(GOOD)
     await until(lambda: listener.intake.events)
     second.post(GOOD)
@@ -172,8 +221,70 @@ async def test_what_waits_is_bounded_and_room_comes_back(options, word):
     confirmed.callback(None)
     assert (await first.answer())[0] == 202
     listener.intake.answer = lambda: succeed(None)
-    second.post(GOOD)
-    assert (await second.answer())[0] == 202
+    third.post(GOOD)
+    assert (await third.answer())[0] == 202
+    await listener.stop()
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_the_bodies_that_are_being_received_are_bounded_together(chunked):
+    listener = await Listener().start(max_bytes=3 * LIMIT)
+    room = listener.emit._room
+    clients = [await listener.client() for _ in range(4)]
+    for client in clients[:3]:
+        client.head("Transfer-Encoding: chunked" if chunked else f"Content-Length: {LIMIT}")
+        client.transport.write(chunk(LIMIT)[:-100] if chunked else b" " * (LIMIT - 100))
+    await until(lambda: room.taken > 3 * LIMIT - 1000)
+    clients[3].post(chunks(1000, 1) if chunked else b" " * 1000, *["Transfer-Encoding: chunked"] * chunked)
+    code, answer, head = await clients[3].answer()
+    assert (code, "Retry-After: 1" in head, "Connection: close" in head) == (429, True, True)
+    assert "being received" in answer["error"]
+    # Room comes back from one that goes away, and from one that is done.
+    clients[0].transport.abortConnection()
+    await until(lambda: room.taken < 2 * LIMIT + 1000)
+    clients[1].transport.write(b" " * 98 + b"\r\n0\r\n\r\n" if chunked else b" " * 100)
+    assert (await clients[1].answer())[0] == 400
+    await until(lambda: room.taken < LIMIT + 1000)
+    clients[1].post(GOOD)
+    assert (await clients[1].answer())[0] == 202
+    await listener.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_body_alone_may_be_larger_than_all_the_room():
+    listener = await Listener().start(max_bytes=1000)
+    client = await listener.client()
+    client.post(GOOD + b" " * LIMIT)
+    assert (await client.answer())[0] == 202
+    client.post(chunk(LIMIT) + b"%x\r\n%s\r\n0\r\n\r\n" % (len(GOOD), GOOD), "Transfer-Encoding: chunked")
+    assert (await client.answer())[0] == 202
+    await listener.stop()
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_a_body_that_drips_has_a_deadline(later):
+    clock = Clock()
+    listener = await Listener().start(clock=clock, seconds=60)
+    judged = listener.producers.later["asked"] = Deferred()
+    client = await listener.client()
+    clock.advance(50)
+    client.head(f"Content-Length: {LIMIT}", token="asked" if later else "good")
+    await until(lambda: listener.emit._under_way)
+    if later:
+        clock.advance(50)
+        assert client.data == b"", "whoever judges has time of his own"
+        judged.callback(EMITS)
+    for dripped in range(1, 60):
+        clock.advance(1)
+        client.transport.write(b" ")
+        await until(lambda dripped=dripped: listener.connections[0].requests[0]._received == dripped)
+    clock.advance(1)
+    code, answer, head = await client.answer()
+    assert (code, answer) == (408, {"error": "the request did not come within 60 seconds"})
+    assert "Connection: close" in head
+    assert listener.emit._room.taken == 0
     await listener.stop()
 
 
@@ -198,6 +309,7 @@ async def test_a_client_that_goes_away_while_it_waits_harms_nothing(outcome, log
         assert [failure.value for failure in logged_failures] == [outcome]
         logged_failures.clear()
     listener.intake.answer = lambda: succeed(None)
+    other = await listener.client()
     other.post(GOOD)
     assert (await other.answer())[0] == 202
     await listener.stop()
@@ -242,9 +354,9 @@ async def test_what_the_intake_finds_wrong_is_the_producers_fault():
 
 @pytest_twisted.ensureDeferred
 async def test_bytes_that_wait_no_longer_are_counted_no_longer():
-    listener = await Listener().start(max_bytes=2 * len(GOOD))
-    clients = [await listener.client() for _ in range(3)]
+    listener = await Listener().start(max_bytes=2 * ONE)
     for _ in range(2):
+        clients = [await listener.client() for _ in range(3)]
         confirmed = Deferred()
         listener.intake.answer = lambda confirmed=confirmed: confirmed
         listener.intake.events.clear()
@@ -256,3 +368,75 @@ async def test_bytes_that_wait_no_longer_are_counted_no_longer():
         confirmed.callback(None)
         assert [(await client.answer())[0] for client in clients[:2]] == [202, 202]
     await listener.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_other_resources_do_not_see_a_body_and_may_answer_late():
+    class Late(Resource):
+        def render(self, request):
+            requests.append(request)
+            return 1  # NOT_DONE_YET
+
+    requests = []
+    listener = await Listener().start(children={b"late": Late()})
+    client, other = await listener.client(), await listener.client()
+    client.post(b"x" * 15_000_000, path="/late")
+    other.post(b"", method="GET", path="/late")
+    await until(lambda: len(requests) == 2)
+    for request in requests:
+        request.setHeader(b"content-length", b"2")
+        request.write(b"{}")
+        request.finish()
+    code, _, head = await client.answer()
+    assert (code, "Connection: close" in head) == (200, True)
+    code, _, head = await other.answer()
+    assert (code, "Connection: close" in head) == (200, False)
+    await until(lambda: client.ended)
+    await listener.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_body_that_is_refused_is_not_read_on_while_its_answer_takes_time():
+    class Slow(Resource):
+        def render(self, request):
+            requests.append(request)
+            request.receive(Room(LIMIT)).addErrback(refused.append)
+            return 1  # NOT_DONE_YET
+
+    requests, refused = [], []
+    listener = await Listener().start(children={b"slow": Slow()})
+    client = await listener.client()
+    client.post(b"no chunk\r\n", "Transfer-Encoding: chunked", path="/slow")
+    await until(lambda: refused)
+    client.transport.write(b"nor this\r\n" * LIMIT)
+    other = await listener.client()
+    for _ in range(20):
+        other.post(GOOD)
+        assert (await other.answer())[0] == 202
+    assert client.data == b""
+    assert refused[0].value.status == 400
+    requests[0].setHeader(b"content-length", b"2")
+    requests[0].write(b"{}")
+    requests[0].finish()
+    assert (await client.answer())[:2] == (200, {})
+    await until(lambda: client.ended)
+    assert client.data == b"", "one answer"
+    await listener.stop()
+
+
+@given(st.integers(0, 1000), st.lists(st.tuples(st.integers(0, 3), st.integers(0, 700))))
+def test_room_is_never_taken_beyond_its_size_but_by_one_alone(size, wishes):
+    room, held = Room(size), [0] * 4
+    for body, wish in wishes:
+        try:
+            room.take(wish, held[body])
+        except BodyRefusedError as error:
+            assert error.status == 429
+            assert sum(held) - held[body] > 0
+            assert sum(held) + wish > size
+            room.give_back(held[body])
+            held[body] = 0
+        else:
+            held[body] += wish
+            assert sum(held) <= size or sum(held) == held[body]
+        assert room.taken == sum(held)

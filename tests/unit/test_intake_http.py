@@ -7,10 +7,12 @@ import pytest_twisted
 import treq
 from hypothesis import given
 from hypothesis import strategies as st
+from support.posts import GOOD, Intake
+from support.wires import until
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import TCP4ServerEndpoint
-from twisted.logger import formatEvent, globalLogPublisher
+from twisted.logger import capturedLogs, formatEvent, globalLogPublisher
 from twisted.web.client import HTTPConnectionPool
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
@@ -20,20 +22,7 @@ from towerbus.auth.interface import IAuthenticator, NotNow, Refused
 from towerbus.errors import BusUnavailable, NotConfirmed, PeerError
 from towerbus.intake import http
 from towerbus.intake.interface import IIntake
-
-GOOD = b'{"group":"jobs","type":"status_changed","payload":{ "n" :1}}'
-
-
-@implementer(IIntake)
-class Intake:
-    """Keeps what it gets, and answers as it is told."""
-
-    def __init__(self):
-        self.events, self.answer = [], lambda: succeed(None)
-
-    def emit(self, events):
-        self.events.extend(events)
-        return self.answer()
+from towerbus.intake.line import FULL
 
 
 @implementer(IAuthenticator)
@@ -76,6 +65,8 @@ class Site:
     async def stop(self):
         await self.port.stopListening()
         await self.pool.closeCachedConnections()
+        # After a refusal the server waits for the client to end the connection.
+        await until(lambda: not any(getattr(reader, "server", None) is self.port for reader in reactor.getReaders()))
 
 
 @pytest.mark.parametrize(
@@ -174,6 +165,15 @@ async def test_who_may_not_emit(token, code, word):
     await site.stop()
 
 
+@pytest.mark.parametrize("headers", [{"Authorization": b"Bearer \xff"}, {"Content-Type": b"\xff"}])
+@pytest_twisted.ensureDeferred
+async def test_headers_that_are_no_text_are_nothing_special(headers):
+    site = await Site().start()
+    given = {"authorization": b"Bearer all"} | {name.lower(): value for name, value in headers.items()}
+    assert (await site.post(GOOD, None, headers=given))[0] == (401 if "Authorization" in headers else 202)
+    await site.stop()
+
+
 @pytest_twisted.ensureDeferred
 async def test_a_topic_without_grant_is_named_and_nothing_is_taken():
     site = await Site().start()
@@ -227,17 +227,29 @@ async def test_what_is_too_large():
     await site.stop()
 
 
+WHERE = "amqp://tower@rabbit.internal:5672/ (prefix towerbus): refused"
+
+
 @pytest.mark.parametrize(
-    ("failure", "taken"), [(BusUnavailable("no broker", ("a",)), False), (NotConfirmed("timed out", ("a",)), True)]
+    ("failure", "taken", "told"),
+    [
+        (BusUnavailable(WHERE, ("a",)), False, http.AWAY),
+        (NotConfirmed(WHERE, ("a",)), True, http.DOUBT),
+        (BusUnavailable(f"{FULL} (nacked)", ("a",)), False, FULL),
+    ],
 )
 @pytest_twisted.ensureDeferred
-async def test_what_was_not_confirmed_is_said_with_its_ids(failure, taken):
+async def test_what_was_not_confirmed_is_said_with_its_ids_and_why_is_logged(failure, taken, told):
     site = await Site().start()
     site.intake.answer = lambda: fail(failure)
-    code, answer, headers = await site.post(GOOD)
+    with capturedLogs() as logged:
+        code, answer, headers = await site.post(GOOD)
+        await site.post(GOOD)
     assert code == 503
-    assert answer == {"error": failure.reason, "taken": taken, "ids": ["a"]}
+    assert answer == {"error": told, "taken": taken, "ids": ["a"]}
     assert headers.hasHeader("Retry-After")
+    lines = [formatEvent(made) for made in logged if made["log_format"].startswith("emits_unconfirmed")]
+    assert lines == [f"emits_unconfirmed: 1 requests were answered with 503: {failure.reason}"], "one a second"
     await site.stop()
 
 

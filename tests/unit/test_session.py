@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from towerbus.access import AccessRules, Grants, Identity
 from towerbus.dialects.tower import TowerDialect
+from towerbus.interest import NOTHING
+from towerbus.positions import Position
 from towerbus.session import MAX_STRIKES, MAX_WAITING, Session, State
 from towerbus.topics import Topic
 
@@ -19,7 +21,12 @@ class Wire:
     """A wire that keeps what it was told, in order."""
 
     def __init__(self):
-        self.log, self.heard = [], set()
+        self.log, self.heard_of = [], NOTHING
+        self.position = Position("0a", 1, 5, 1)
+
+    @property
+    def heard(self):
+        return self.heard_of.topics
 
     def send(self, message):
         assert not self.closed, "sent behind the close"
@@ -28,10 +35,23 @@ class Wire:
     def close(self, code, reason):
         self.log.append(code)
 
+    def flush(self):
+        return self.position
+
     def subscribe(self, joined, left):
-        assert left <= self.heard
-        assert not joined & self.heard
-        self.heard = (self.heard - left) | joined
+        assert not left.without(self.heard_of)
+        assert not joined.without(NOTHING) or joined.without(self.heard_of) == joined
+        self.heard_of = self.heard_of.without(left).together(joined)
+
+    def resume(self, past):
+        self.log.append(past)
+
+    def abandon(self):
+        self.log.append("abandoned")
+
+    def forget(self, interest):
+        assert interest == self.heard_of
+        self.heard_of = NOTHING
 
     def ask(self, identity, topics):
         self.log.append(("ask", identity.user, topics))
@@ -237,11 +257,12 @@ def test_what_may_wait_is_bounded():
 )
 def test_how_sessions_end(end, expected):
     made, wire = session(open_=end not in {"refused", "unavailable"})
-    getattr(made, end)()
+    given = ["why"] if end == "unavailable" else []
+    getattr(made, end)(*given)
     assert wire.new() == expected
     made.received(b"{}")
     made.authenticated(Identity(7))
-    getattr(made, end)()
+    getattr(made, end)(*given)
     assert wire.new() == []
 
 

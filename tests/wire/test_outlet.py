@@ -5,10 +5,19 @@ import time
 
 import pytest
 import pytest_twisted
+from support.loops import LOOPS, loop_named
 from support.wires import Server, until
 from twisted.internet import reactor, task
 
-from towerbus.wire import fanout
+from towerbus.wire import eager, fanout
+from towerbus.wire.frames import text_frame
+from towerbus.wire.outlet import broadcast
+
+
+@pytest.fixture(params=LOOPS, autouse=True)
+def send_loop(request, monkeypatch):
+    """Every test runs with the loop in C and with the one in Python."""
+    monkeypatch.setattr(eager, "send_each", loop_named(request.param))
 
 
 @pytest_twisted.ensureDeferred
@@ -161,4 +170,116 @@ async def test_a_thousand_sets_that_share_one_topic_cost_one_send_each():
         assert client.messages == [b'{"n":%d}' % n for n in range(10)] + own
     assert time.monotonic() - started < 60
     assert server.fanout.deliveries - before == 1000, "ten events of one turn are one send for each client"
+    await server.stop()
+
+
+def frame_of(size, letter):
+    return text_frame(b'{"x":"%s"}' % (letter * size))
+
+
+def outlet_of(server, client):
+    """The server's side of a client."""
+    port = client.transport.getHost().port
+    (wire,) = [wire for wire in server.factory.wires if wire.transport.getPeer().port == port]
+    return wire.outlet
+
+
+@pytest_twisted.ensureDeferred
+async def test_whatever_an_overflow_leads_to_a_cut_frame_is_not_cut_into():
+    """One client overflows, and what follows from it writes to others, of which the kernel has just taken a part."""
+    server = await Server(outbox=1024).start()
+    clients = [await server.subscribed() for _ in range(3)]
+    for client in clients:
+        client.transport.pauseProducing()
+    outlets = [outlet_of(server, client) for client in clients]
+    last = text_frame(b'{"last":1}')
+    outlets[1]._overflowed = lambda: [outlets[0].write(last), outlets[2].write(last)]
+    outlets[0]._limit = outlets[2]._limit = 1024 * 1024
+    big = 8 * 1024 * 1024
+    broadcast([outlets[1]], frame_of(big, b"a"))
+    broadcast([outlets[1]], frame_of(1000, b"b"))
+    assert outlets[1].waiting
+    broadcast(outlets, frame_of(big, b"c"))
+    assert all(outlet.waiting for outlet in outlets)
+    for client in clients:
+        client.transport.resumeProducing()
+    for client in (clients[0], clients[2]):
+        await client.until(2)
+        assert [len(message) for message in client.messages] == [big + 8, 10]
+    await clients[1].until(2)
+    assert [len(message) for message in clients[1].messages] == [big + 8, 1008]
+    await server.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_goes_while_others_are_seen_to_gets_nothing_more():
+    """An overflow closes another connection of the same cohort, of which a part was just sent."""
+    server = await Server(outbox=1024).start()
+    full, other = await server.subscribed(), await server.subscribed()
+    for client in (full, other):
+        client.transport.pauseProducing()
+    outlets = [outlet_of(server, full), outlet_of(server, other)]
+    outlets[0]._overflowed = outlets[1].closed
+    broadcast(outlets[:1], frame_of(8 * 1024 * 1024, b"a"))
+    broadcast(outlets[:1], frame_of(1000, b"b"))
+    broadcast(outlets, frame_of(8 * 1024 * 1024, b"c"))
+    assert outlets[1].eager is None
+    broadcast(outlets[1:], b"x" * 1000)
+    broadcast(outlets[1:], b"x" * 1000)
+    assert not outlets[1].waiting
+    await server.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_sent_to_all_while_a_connection_holds_keeps_its_place():
+    server = await Server().start()
+    held, other = await server.subscribed(), await server.subscribed()
+    outlets = [outlet_of(server, held), outlet_of(server, other)]
+    release = outlets[0].hold()
+    outlets[0].write(text_frame(b'{"n":1}'))
+    broadcast(outlets, text_frame(b'{"n":2}'))
+    outlets[0].write(text_frame(b'{"n":3}'))
+    await other.until(1)
+    assert not held.messages
+    release()
+    assert outlets[0].eager is not None
+    await held.until(3)
+    assert held.json == [{"n": 1}, {"n": 2}, {"n": 3}]
+    release = outlets[0].hold()
+    outlets[0].write(text_frame(b'{"n":4}'))
+    outlets[0].closed()
+    release()
+    assert outlets[0].eager is None
+    await server.stop()
+
+
+@pytest.mark.parametrize("how", ["lost", "aborted", "closed by us"])
+@pytest_twisted.ensureDeferred
+async def test_a_closed_connection_is_never_written_to(how):
+    """Whatever takes its number next is not the outlet's business."""
+    server = await Server().start()
+    client, other = await server.subscribed(), await server.subscribed()
+    outlet, stays = outlet_of(server, client), outlet_of(server, other)
+    (wire,) = [wire for wire in server.factory.wires if wire.outlet is outlet]
+    if how == "lost":
+        client.transport.abortConnection()
+    elif how == "aborted":
+        wire.transport.abortConnection()
+    else:
+        wire.close(1000, "")
+    cohort = [outlet, stays]
+    number = 0
+    while wire in server.factory.wires:
+        broadcast(cohort, text_frame(b'{"n":%d}' % number))
+        number += 1
+        await task.deferLater(reactor, 0, lambda: None)
+    assert outlet.eager is None
+    strangers = [await server.subscribed() for _ in range(3)]
+    broadcast(cohort, text_frame(b'{"last":1}'))
+    await other.until(number + 1)
+    assert other.json == [{"n": n} for n in range(number)] + [{"last": 1}]
+    await server.emit(b'{"all":1}')
+    for stranger in strangers:
+        await stranger.until(1)
+        assert stranger.json == [{"all": 1}]
     await server.stop()

@@ -10,8 +10,8 @@ from twisted.internet.defer import Deferred
 from twisted.logger import formatEvent, globalLogPublisher
 from zope.interface import implementer
 
-from towerbus.access import Identity
-from towerbus.auth.interface import IAccessOracle, NotNow, Refused
+from towerbus.access import Grants, Identity
+from towerbus.auth.interface import IAccessOracle, NotNow, Refused, Turnover
 from towerbus.session import Session
 from towerbus.topics import Topic
 from towerbus.wire.outlet import Outlet
@@ -436,6 +436,26 @@ async def test_a_list_of_origins_is_kept_to():
     await server.stop()
 
 
+@pytest.mark.parametrize(
+    ("pattern", "origin", "status"),
+    [
+        ("https://*.example.com", "https://tower.example.com", 101),
+        ("https://*.example.com", "https://tower.example.com:444", 400),
+        ("https://*.example.com", "http://tower.example.com", 400),
+        ("http://tower.example", "http://tower.example:80", 101),
+        ("http://tower.example:8013", "http://tower.example:8013", 101),
+        ("http://tower.example:*", "http://tower.example:8013", 101),
+        ("https://*", "https://elsewhere.example:444", 101),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_pattern_of_origins_stands_for_the_schemes_own_port(pattern, origin, status):
+    server = await Server(origins=(pattern,)).start()
+    client = await server.client(headers=[f"Origin: {origin}"])
+    assert client.head.startswith(f"HTTP/1.1 {status} ")
+    await server.stop()
+
+
 @pytest_twisted.ensureDeferred
 async def test_bad_clients_leave_nothing_behind():
     server = await Server().start()
@@ -448,4 +468,74 @@ async def test_bad_clients_leave_nothing_behind():
     left = [thing for thing in gc.get_objects() if isinstance(thing, EventsProtocol | Session | Outlet)]
     assert not left
     assert not server.deadlines._slots
+    await server.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_is_known_no_more_is_ended_and_the_others_stay(monkeypatch):
+    monkeypatch.setattr("towerbus.wire.factory.SLICE", 2)
+    gone, stays = Identity(7, grants=EVERYTHING), Identity(7, grants=EVERYTHING)
+    server = await Server(authenticator=Table({"gone": gone, "stays": stays})).start()
+    ended = [await server.subscribed(path="/websocket/?token=gone") for _ in range(5)]
+    v1 = await server.client("/websocket/?token=gone", ["Sec-WebSocket-Protocol: towerbus.v1"])
+    other = await server.subscribed(path="/websocket/?token=stays")
+    server.factory.turn_over(Turnover([(gone, None)]))
+    for client in ended:
+        assert await client.closed() == 1000
+        assert client.json == [{"close": True}]
+    assert await v1.closed() == 4401
+    assert v1.json[-1]["code"] == "not_authenticated"
+    server.emit(b'{"n":1}')
+    await other.until(1)
+    assert other.json == [{"n": 1}]
+    await server.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_two_turnovers_at_once_count_one_after_the_other(monkeypatch):
+    monkeypatch.setattr("towerbus.wire.factory.SLICE", 1)
+    first, second = Identity(7, grants=EVERYTHING), Identity(7, "ada", EVERYTHING)
+    server = await Server(authenticator=Table({"good": first})).start()
+    clients = [await server.subscribed() for _ in range(3)]
+    server.factory.turn_over(Turnover([(first, second)]))
+    server.factory.turn_over(Turnover([(second, None)]))
+    for client in clients:
+        assert await client.closed() == 1000
+    await server.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_whose_grants_shrink_hears_less_and_stays():
+    before, after = (Identity(7, grants=Grants(grants)) for grants in (("job_events/*", "x/y"), ("x/y",)))
+    server = await Server(authenticator=Table({"good": before})).start()
+    client = await server.subscribed({"job_events": [42], "x": ["y"]})
+    server.factory.turn_over(Turnover([(before, after)]))
+    await client.until(2)
+    denied, current = client.json
+    assert "error" in denied
+    assert current["groups_left"] == ["job_events-42"]
+    assert current["groups_current"] == ["x-y"]
+    server.emit(b'{"n":1}', ("job_events", "42"))
+    server.emit(b'{"n":2}', ("x", "y"))
+    await client.until(3)
+    assert client.json[2] == {"n": 2}
+    await server.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_whose_time_is_cut_short_is_ended_by_then():
+    clock = task.Clock()
+    clock.advance(1000)
+    before, after = (Identity(7, grants=EVERYTHING, expires=expires) for expires in (2000.0, 1010.0))
+    server = await Server(
+        authenticator=Table({"good": before}),
+        clock=clock,
+        seconds=clock.seconds,
+        now=clock.seconds,
+        ping_interval=9999.0,
+    ).start()
+    client = await server.subscribed()
+    server.factory.turn_over(Turnover([(before, after)]))
+    clock.pump([1.0] * 13)
+    assert await client.closed() == 1000
     await server.stop()

@@ -1,4 +1,4 @@
-"""The seams between the log and those who write and read it."""
+"""The seams between the log and those who read it. Those who write use `IIntake` (intake/interface.py)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
-from towerbus.event import Event
 from towerbus.log.record import Record
-from towerbus.positions import Position
+from towerbus.positions import Lost, Position
 
 
 class ILogFollower(Interface):
-    """Who reads along: the dispatcher's side."""
+    """Who reads along: the fan-out's side."""
 
     def received(record: Record) -> Deferred[None] | None:
         """Take the next record. Records come in the order of the log, each once.
@@ -22,6 +21,25 @@ class ILogFollower(Interface):
             None, or a Deferred where so much is not yet passed on that the log's producers should wait for it.
         """
 
+    def lost(lost: Lost) -> None:
+        """Hear that a part of the log went by unread and can't be read any more. The next record is behind it."""
+
+
+class IReplay(Interface):
+    """Older records, read piece by piece at the pace of whoever reads them."""
+
+    def more() -> Deferred[Sequence[Record]]:
+        """Read the next records.
+
+        Returns:
+            Some of the next records, in order; none when all that the log has now were given. It fails with
+            `PositionLostError` when the log let go of them meanwhile, and with `BusUnavailable` while the log can't be
+            read. One call at a time.
+        """
+
+    def close() -> None:
+        """Let go of what it holds. A call of `more` that is under way may still be answered, or never."""
+
 
 class ILog(Interface):
     """An ordered, replayable record of events.
@@ -29,21 +47,16 @@ class ILog(Interface):
     An event is in the log exactly once and never changes its position. Old records are let go by age and by size.
     """
 
-    epoch = Attribute("The log's identity: it changes when the log is made anew.")
-
-    def append(events: Sequence[Event]) -> Deferred[None]:
-        """Write events, in this order; the Deferred fires when they are in the log and every follower has them."""
+    tail = Attribute("The newest records, in memory: a `Tail`. A record is in it before followers get it.")
 
     def follow(follower: ILogFollower) -> None:
         """Hand every record from now on to the follower."""
 
-    def end() -> Position:
-        """The position of the last event in the log; of its beginning, while it is empty."""
-
-    def replay(after: Position) -> Deferred[list[Record]]:
-        """Read what stands behind a position.
+    def replay(after: Position) -> Deferred[IReplay]:
+        """Read what stands behind a position, also what is no longer in the tail.
 
         Returns:
             The records from the one that holds the position on. Those of its events at or before it are the caller's
-            to skip. It fails with `PositionLostError` where the answer would not be complete.
+            to skip. It fails with `PositionLostError` where the answer would not be complete; `replay(lost.until)` then
+            gives what is left. It fails with `BusUnavailable` while the log can't be read.
         """

@@ -30,14 +30,25 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     offset: int
     events: tuple[Event, ...]
 
-    def position(self, place: int) -> Position:
-        """The position of its event number `place`."""
-        return Position(self.epoch, self.term, self.offset, place)
+    def position(self, index: int) -> Position:
+        """The position of `events[index]`: whoever has it has that event and all before it."""
+        return Position(self.epoch, self.term, self.offset, index + 1)
 
     @property
-    def last(self) -> Position:
-        """The position of its last event; of itself, where it holds none."""
-        return self.position(max(0, len(self.events) - 1))
+    def begin(self) -> Position:
+        """The position before its first event."""
+        return Position(self.epoch, self.term, self.offset, 0)
+
+    @property
+    def end(self) -> Position:
+        """The position of its last event; of its beginning, where it holds none."""
+        return Position(self.epoch, self.term, self.offset, len(self.events))
+
+    def behind(self, place: Position) -> range:
+        """The numbers of its events that stand behind a place in the same log."""
+        if place <= self.begin:
+            return range(len(self.events))
+        return range(place.place if place < self.end else len(self.events), len(self.events))
 
 
 def batches(events: Sequence[Event]) -> Iterator[tuple[Event, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
 
 from towerbus.event import Event
@@ -19,7 +20,11 @@ class IdWindow:
 
     def __init__(self, size: int = SIZE) -> None:
         self._size = size
-        self._seen: dict[str, None] = {}
+        # A dict would walk over all that it let go of to find its first key.
+        self._seen: OrderedDict[str, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._seen)
 
     def unseen(self, events: Iterable[Event]) -> list[Event]:
         """Those of the events that are not in the log, each id once."""
@@ -34,4 +39,4 @@ class IdWindow:
         for event in events:
             self._seen[event.id] = None
         while len(self._seen) > self._size:
-            del self._seen[next(iter(self._seen))]
+            self._seen.popitem(last=False)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,7 +14,10 @@ from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.ssl import optionsForClientTLS
 from twisted.internet.task import deferLater
 
+from towerbus.dialects import tower, v1
+from towerbus.dialects.watching import Watch
 from towerbus.errors import TowerbusError
+from towerbus.urls import shown
 from towerbus.wire.insides import Silent
 
 FIRST_PAUSE = 0.5
@@ -31,37 +33,32 @@ class NotLetInError(TowerbusError):
 
 
 class Watcher:
-    """Watches topics until told to stop.
+    """Watches until told to stop; comes back where it was cut off.
 
     Args:
         reactor: The reactor.
         url: The WebSocket's URL.
         token: Sent as a bearer token; empty where the URL has one.
-        groups: What to subscribe to: types by group.
-        on_event: Gets each event's bytes.
-        on_notice: Gets what a person should know: refusals, a lost connection.
+        watch: What is watched, and who is told of events.
+        notice: Told of lost connections.
     """
 
-    def __init__(
-        self,
-        reactor: Any,
-        url: str,
-        token: str,
-        groups: Mapping[str, Sequence[str]],
-        on_event: Callable[[bytes], None],
-        on_notice: Callable[[str], None],
-    ) -> None:
+    def __init__(self, reactor: Any, url: str, token: str, watch: Watch, notice: Callable[[str], None]) -> None:
         self._reactor = reactor
-        self._factory = WebSocketClientFactory(url, headers={"Authorization": f"Bearer {token}"} if token else None)
+        self._factory = WebSocketClientFactory(
+            url,
+            headers={"Authorization": f"Bearer {token}"} if token else None,
+            protocols=[v1.NAME, tower.NAME],
+        )
         self._factory.noisy = False
         self._factory.setProtocolOptions(autoPingInterval=PING_EVERY, autoPingTimeout=PING_EVERY)
         self._factory.protocol = type("Watching", (_Watching,), {"watcher": self})
         self._endpoint = _endpoint(reactor, url)
-        self.groups = groups
-        self.on_event = on_event
-        self.on_notice = on_notice
+        self._shown = shown(url)
+        self._notice = notice
+        self.watch = watch
         self.ended: Deferred[str] | None = None
-        self.pause = FIRST_PAUSE
+        self._pause = FIRST_PAUSE
         self._stopped = False
         self._protocol: Any = None
 
@@ -74,10 +71,17 @@ class Watcher:
         while not self._stopped:
             why = await self._watched()
             if not self._stopped:
-                pause = self.pause * random.uniform(0.5, 1)  # noqa: S311 - jitter
-                self.on_notice(f"{why}; trying again in {pause:.1f} s")
+                pause = self._next_pause()
+                self._notice(f"{why}; trying again in {pause:.1f} s")
                 await deferLater(self._reactor, pause, lambda: None)
-                self.pause = min(self.pause * 2, LONGEST_PAUSE)
+
+    def _next_pause(self) -> float:
+        """Seconds until it tries again: as many as the server asked for, or more from time to time."""
+        if self.watch.welcome:
+            self._pause = FIRST_PAUSE
+        after, self.watch.after, self.watch.welcome = self.watch.after, None, False
+        pause, self._pause = self._pause * random.uniform(0.5, 1), min(self._pause * 2, LONGEST_PAUSE)  # noqa: S311 - jitter
+        return pause if after is None else min(max(after, 0.0), LONGEST_PAUSE)
 
     async def _watched(self) -> str:
         """Watch on one connection; why it ended."""
@@ -86,7 +90,7 @@ class Watcher:
         try:
             self._protocol = await self._endpoint.connect(self._factory)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is told, and tried again
-            return f"can't connect: {error}"
+            return f"can't connect to {self._shown}: {str(error).rstrip('.')}"
         return f"connection lost: {await ended}"
 
     def stop(self) -> None:
@@ -100,35 +104,20 @@ class _Watching(WebSocketClientProtocol):  # type: ignore[misc]
     """One connection of a watcher."""
 
     watcher: Watcher
-    refused = False
     log = Silent()
 
     def onOpen(self) -> None:
-        self.sendMessage(json.dumps({"groups": self.watcher.groups}).encode())
+        self.sendMessage(self.watcher.watch.opening(self.websocket_protocol_in_use))
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:  # noqa: ARG002, N803 - Autobahn's name
-        try:
-            message = json.loads(payload)
-        except (ValueError, RecursionError):
-            message = None
-        if not isinstance(message, dict):
-            self.watcher.on_notice(f"not a message of towerbus's: {payload[:60]!r}")
-        elif message == {"close": True}:
-            self.refused = True
-        elif message.keys() == {"error"}:
-            self.watcher.on_notice(str(message["error"]))
-        elif message.keys() == {"groups_current", "groups_left", "groups_joined"}:
-            self.watcher.pause = FIRST_PAUSE
-            self.watcher.on_notice("watching " + (" ".join(message["groups_current"]) or "nothing"))
-        elif message.keys() != {"accept", "user"}:
-            self.watcher.on_event(payload)
+        self.watcher.watch.heard(payload)
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:  # noqa: ARG002, N803 - Autobahn's name
         ended, self.watcher.ended = self.watcher.ended, None
         if ended is None:
             return
         for_good = _FOR_GOOD.search(reason or "")
-        if self.refused:
+        if self.watcher.watch.refused:
             ended.errback(NotLetInError("not authenticated: the token is missing, wrong or expired"))
         elif for_good:
             ended.errback(NotLetInError(f"HTTP {for_good[1]} instead of a WebSocket: is the URL right?"))

@@ -1,4 +1,4 @@
-"""What towerbus knows of the insides of Twisted and Autobahn, all of it, with tests of its own.
+"""What towerbus knows of the insides of Autobahn, all of it, with tests of its own.
 
 Autobahn copies and pretty-prints 29 settings for every connection, keeps the whole handshake for the life of it and
 formats log lines that nobody reads: 9.4 KB and 315 us for each client. `LeanProtocol` has its settings and first states
@@ -8,30 +8,22 @@ tests/wire runs the protocol's conformance cases against it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, ClassVar
 
+from autobahn.exception import PayloadCorruptError, PayloadExceededError
 from autobahn.twisted.websocket import WebSocketServerProtocol
 from autobahn.websocket.protocol import TrafficStats, WebSocketProtocol
 from autobahn.websocket.utf8validator import Utf8Validator
-from twisted.internet import tcp, unix
+from twisted.internet import unix
 from twisted.internet.interfaces import ITCPTransport
+
+from towerbus.wire import deflate
 
 MAX_HANDSHAKE = 16 * 1024
 """Bytes of a handshake request, at the most: its URL may hold a token of some kilobytes."""
 
 MAX_PIECES = 4096
 """Frames that one message may be cut into."""
-
-
-def eager_send(transport: Any) -> Callable[[bytes], int] | None:
-    """The way straight to the kernel, past the transport's own buffers; None where there is none (TLS).
-
-    Whoever uses it must know that the transport holds nothing.
-    """
-    if isinstance(transport, tcp.Connection) and not getattr(transport, "TLS", False):
-        return transport.socket.send
-    return None
 
 
 class Silent:
@@ -48,6 +40,48 @@ class _Unheard:
 
     def callback(self, _: object) -> None:
         """Fire, unheard."""
+
+
+class _Inflation:
+    """What Autobahn asks to inflate messages: with its own each connection would keep 96 KB for both directions.
+
+    Autobahn reads on where a connection has failed, for the client's close frame: nothing is inflated then.
+    """
+
+    EXTENSION_NAME = deflate.NAME
+    __slots__ = ("_inflater",)
+
+    def __init__(self) -> None:
+        self._inflater: deflate.Inflater | None = None
+
+    def start_decompress_message(self) -> None:
+        """A message begins."""
+        self._inflater = deflate.Inflater()
+
+    def decompress_message_data(self, data: bytes, max_output_len: int | None) -> bytes:
+        """Inflate a piece of it, within the room that it has."""
+        assert max_output_len is not None  # noqa: S101 - the factory sets a bound
+        inflater, self._inflater = self._inflater, None
+        if inflater is None:
+            return b""
+        try:
+            found = inflater.more(data, max_output_len)
+        except deflate.TooLargeError as error:
+            raise PayloadExceededError(str(error)) from error
+        except deflate.CorruptError as error:
+            raise PayloadCorruptError(str(error)) from error
+        self._inflater = inflater
+        return found
+
+    def end_decompress_message(self) -> None:
+        """The message is at its end."""
+        inflater, self._inflater = self._inflater, None
+        if inflater is None:
+            return
+        try:
+            inflater.end()
+        except deflate.CorruptError as error:
+            raise PayloadCorruptError(str(error)) from error
 
 
 _HANDSHAKE = (
@@ -77,7 +111,8 @@ class LeanProtocol(WebSocketServerProtocol):  # type: ignore[misc]
     inside_message = False
     http_response_data = None
     websocket_protocol_in_use = None
-    _perMessageCompress = None  # noqa: N815
+    websocket_extensions: deflate.Offers = ()
+    _perMessageCompress: _Inflation | None = None  # noqa: N815
     trackedTimings = None  # noqa: N815
     send_state = WebSocketProtocol.SEND_STATE_GROUND
     state = WebSocketProtocol.STATE_CONNECTING
@@ -142,6 +177,27 @@ class LeanProtocol(WebSocketServerProtocol):  # type: ignore[misc]
 
     def unregisterProducer(self) -> None:
         """Do nothing: the outlet is the producer, and flushes before the connection is closed."""
+
+    def take_offer(self, *, compression: bool) -> str | None:
+        """Look at the extensions that the client offers, within `onConnect`.
+
+        Args:
+            compression: Whether one for compression may be taken.
+
+        Returns:
+            What the answer's header `Sec-WebSocket-Extensions` has to say; None where none is taken.
+        """
+        # Autobahn must not see them: it fails the handshake for an offer that it has only to decline.
+        offers, self.websocket_extensions = self.websocket_extensions, []
+        taken = deflate.answer(offers) if compression else None
+        if taken is not None:
+            self._perMessageCompress = _Inflation()
+        return taken
+
+    @property
+    def deflates(self) -> bool:
+        """Whether the client takes compressed messages."""
+        return self._perMessageCompress is not None
 
     def _onOpen(self) -> None:  # noqa: N802
         self.onOpen()

@@ -8,6 +8,7 @@ transport pulls (Twisted's pull producer) until both are empty.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -15,7 +16,8 @@ from twisted.internet.interfaces import IPullProducer
 from zope.interface import implementer
 
 from towerbus.outbox import Outbox
-from towerbus.wire.insides import eager_send
+from towerbus.transports import eager_socket
+from towerbus.wire import eager
 
 CHUNK = 64 * 1024
 """Bytes that are handed to the transport at a time: what it holds beside the outbox."""
@@ -31,14 +33,14 @@ class Outlet:
         overflowed: Called once when more than that would have to wait; nothing is kept of what did not fit.
     """
 
-    __slots__ = ("_limit", "_outbox", "_overflowed", "_send", "_transport")
+    __slots__ = ("_limit", "_outbox", "_overflowed", "_transport", "eager")
 
     def __init__(self, transport: Any, limit: int, overflowed: Callable[[], None]) -> None:
         self._transport = transport
         self._limit = limit
         self._overflowed = overflowed
         self._outbox: Outbox | None = None
-        self._send = eager_send(transport) or _takes_nothing
+        self.eager = eager_socket(transport)
 
     @property
     def waiting(self) -> int:
@@ -47,36 +49,29 @@ class Outlet:
 
     def write(self, data: bytes) -> None:
         """Send whole frames after everything that was written before."""
-        if self._outbox is not None:
-            if not self._outbox.offer(data):
-                self._overflowed()
-            return
-        try:
-            sent = self._send(data)
-        except OSError:
-            # The kernel is full; or the connection is gone, which the transport notices when it writes.
-            sent = 0
-        if sent != len(data):
-            self._wait(data[sent:])
+        sent = 0
+        if self.eager is not None:
+            try:
+                sent = self.eager.send(data)
+            except OSError:
+                # The kernel is full; or the connection is gone, which the transport notices when it writes.
+                sent = 0
+        if sent != len(data) and not self._wait(data[sent:]):
+            self._overflowed()
 
     def hold(self) -> Callable[[], None]:
         """Gather what is written until the returned function is called, so that it is one send."""
-        send = self._send
-        if send is _takes_nothing or self._outbox is not None:
+        if self.eager is None:
             return _nothing
-        held: list[bytes] = []
-
-        def keep(data: bytes) -> int:
-            held.append(data)
-            return len(data)
+        held = self._outbox = Outbox(sys.maxsize)
+        self.eager = None
 
         def release() -> None:
-            if self._send is keep:
-                self._send = send
+            if self._outbox is held:
+                self._go_eager()
                 if held:
-                    self.write(b"".join(held))
+                    self.write(held.take(held.size))
 
-        self._send = keep
         return release
 
     def close_soon(self) -> None:
@@ -86,8 +81,8 @@ class Outlet:
 
     def closed(self) -> None:
         """Let go of the connection: from now on writing does nothing."""
-        self._outbox = Outbox(0)
-        self._send = _takes_nothing
+        self.eager = None
+        self._outbox = _NOWHERE
         self._transport = _GONE
         self._overflowed = _nothing
 
@@ -97,17 +92,29 @@ class Outlet:
         if outbox:
             self._transport.write(outbox.take(CHUNK))
         elif outbox is not None:
-            self._outbox = None
+            self._go_eager()
             self._transport.unregisterProducer()
 
     def stopProducing(self) -> None:
         """The connection is gone; `closed` follows."""
 
-    def _wait(self, rest: bytes) -> None:
-        """Begin to wait. A TCP transport pulls at once, so that the rest of a cut frame never waits in the outbox."""
+    def _wait(self, rest: bytes) -> bool:
+        """Let bytes wait behind all others; False when they are too many, and nothing is kept of them.
+
+        A TCP transport pulls at once when waiting begins, so that the rest of a cut frame never stays in the outbox.
+        """
+        if self._outbox is not None:
+            return self._outbox.offer(rest)
+        self.eager = None
         self._outbox = Outbox(self._limit)
         self._outbox.offer(rest)
         self._transport.registerProducer(self, False)
+        return True
+
+    def _go_eager(self) -> None:
+        """Nothing waits any more."""
+        self._outbox = None
+        self.eager = eager_socket(self._transport)
 
 
 class _Gone:
@@ -123,27 +130,27 @@ class _Gone:
         """Nobody is there."""
 
 
+class _Nowhere(Outbox):
+    """The outbox of a closed connection: takes everything and keeps nothing."""
+
+    def offer(self, data: bytes) -> bool:  # noqa: ARG002
+        """Nobody is there."""
+        return True
+
+
 _GONE = _Gone()
+_NOWHERE = _Nowhere(0)
 
 
 def broadcast(outlets: Iterable[Outlet], data: bytes) -> None:
-    """Write the same bytes to many: what `Outlet.write` does, without a call for each while the kernel takes all."""
-    size = len(data)
-    for outlet in outlets:
-        if outlet._outbox is not None:  # noqa: SLF001 - the same room
-            outlet.write(data)
-            continue
-        try:
-            sent = outlet._send(data)  # noqa: SLF001
-        except OSError:
-            sent = 0
-        if sent != size:
-            outlet._wait(data[sent:])  # noqa: SLF001
+    """Write the same bytes to many: what `Outlet.write` does, without a call for each while the kernel takes all.
 
-
-def _takes_nothing(data: bytes) -> int:  # noqa: ARG001
-    """The way to the kernel where there is none: everything goes through the transport."""
-    return 0
+    They may come and go by what follows: it follows when all have been walked. And every cut frame's rest is where it
+    must be before anything else is done, whatever an overflow leads to.
+    """
+    left = eager.send_each(outlets, data)
+    for outlet in [outlet for outlet, sent in left if not outlet._wait(data[sent:])]:  # noqa: SLF001 - the same room
+        outlet._overflowed()  # noqa: SLF001
 
 
 def _nothing() -> None:

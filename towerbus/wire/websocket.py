@@ -6,95 +6,33 @@ credentials' way to the authenticator, the deadlines, and the closing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
-from typing import Any, ParamSpec
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
-from autobahn.twisted.websocket import WebSocketServerFactory
 from autobahn.websocket.protocol import WebSocketProtocol
 from autobahn.websocket.types import ConnectionDeny
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from towerbus.access import AccessRules, Identity
+from towerbus.access import Identity
 from towerbus.auth.credentials import credential
-from towerbus.auth.interface import Credential, IAccessOracle, IAuthenticator, Kind, NotNow, Refused
+from towerbus.auth.interface import Credential, Kind, NotNow, Refused, Turnover
 from towerbus.dialects import tower
-from towerbus.dispatcher import Lane
 from towerbus.session import Session
-from towerbus.topics import Topic
-from towerbus.wire.deadlines import Deadlines
-from towerbus.wire.fanout import FanOut
+from towerbus.wire.carrier import Carrier, guarded
 from towerbus.wire.frames import PING, text_frame
-from towerbus.wire.insides import LeanProtocol, settings_of
 from towerbus.wire.outlet import Outlet
 
 _log = Logger()
-P = ParamSpec("P")
 
 
-class WireOptions(msgspec.Struct, frozen=True):
-    """What can be set about the wire.
-
-    Attributes:
-        paths: The mounts, exact.
-        max_frame: Bytes in a client's message, at the most; a larger one closes with 1009.
-        outbox: Bytes that may wait for a client that reads slowly.
-        ping_interval: Seconds between pings; a client that said nothing in two of them is dropped.
-        handshake_timeout: Seconds for the handshake, and again for the authentication.
-        close_timeout: Seconds for a client to answer a close, and to read what stands before it.
-        origins: Patterns of the `Origin` headers that are let in; none means all.
-        session_cookies: Names of the application's session cookie, first found counts.
-    """
-
-    paths: tuple[str, ...] = ("/websocket/", "/websocket")
-    max_frame: int = 64 * 1024
-    outbox: int = 1024 * 1024
-    ping_interval: float = 20.0
-    handshake_timeout: float = 10.0
-    close_timeout: float = 10.0
-    origins: tuple[str, ...] = ()
-    session_cookies: tuple[str, ...] = ("awx_sessionid", "sessionid")
-
-
-class WebSocketCounts:
-    """What happened on the wire so far, for the metrics."""
-
-    def __init__(self) -> None:
-        self.clients = 0
-        self.handshakes_refused = 0
-        self.auth_failures = 0
-        self.slow_consumers = 0
-        self.pings_unanswered = 0
-
-
-def _guarded(method: Callable[P, None]) -> Callable[P, None]:
-    """Let no exception reach Autobahn, which would swallow it: log the failure and close with 1011."""
-
-    @wraps(method)
-    def guard(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            method(*args, **kwargs)
-        except Exception:  # noqa: BLE001 - whatever it is, it is ours, and one session's only
-            _log.failure("session_failed")
-            wire: Any = args[0]
-            wire.close(1011, "internal error")
-
-    return guard
-
-
-class EventsProtocol(LeanProtocol):
+class EventsProtocol(Carrier):
     """One connection: the wire of one session."""
 
-    factory: EventsFactory
-    session: Session | None = None
-    outlet: Outlet | None = None
     heard = True
     pinged = False
-    mark = 0
     expiry = 0
 
     def connectionMade(self) -> None:
@@ -127,7 +65,7 @@ class EventsProtocol(LeanProtocol):
         finally:
             release()
 
-    def onConnect(self, request: Any) -> str | None:
+    def onConnect(self, request: Any) -> str | tuple[str | None, dict[str, str]] | None:
         """Look at the handshake: the path, the origin, and what the client shows of itself."""
         if request.path not in self.factory.options.paths:
             raise ConnectionDeny(404, f"no such path; the WebSocket is at {self.factory.options.paths[0]}")
@@ -139,14 +77,19 @@ class EventsProtocol(LeanProtocol):
             address=self._address(request.headers),
             session_cookies=self.factory.options.session_cookies,
         )
-        return tower.NAME if tower.NAME in request.protocols else None
+        # Of those that are spoken here, the one that the client names first.
+        chosen = next((name for name in request.protocols if name in self.factory.spoken), None)
+        if chosen not in {None, tower.NAME}:
+            self.spoken = self.factory.spoken[chosen]
+        taken = self.take_offer(compression=self.spoken.deflated is not None)
+        return chosen if taken is None else (chosen, {"Sec-WebSocket-Extensions": taken})
 
-    @_guarded
+    @guarded
     def onOpen(self) -> None:
         """Begin the session, and authenticate."""
         factory = self.factory
         factory.counts.clients += 1
-        self.session = Session(self, factory.dialect, factory.rules)
+        self.session = Session(self, self.spoken.dialect, factory.rules)
         self._set_deadline(factory.options.handshake_timeout)
         shown = self.__dict__.pop("_shown", None)
         if shown is None:
@@ -162,7 +105,7 @@ class EventsProtocol(LeanProtocol):
             else:
                 self._judged(answer, shown)
 
-    @_guarded
+    @guarded
     def onMessage(self, payload: bytes, isBinary: bool) -> None:  # noqa: N803 - Autobahn's name
         """Pass a message on to the session."""
         if self.session is not None:
@@ -190,39 +133,9 @@ class EventsProtocol(LeanProtocol):
             self._abort("ping was not answered")
         else:
             self.heard, self.pinged = False, True
-            self._write(PING)
+            note = self.session.keepalive(self.factory.fanout.position)
+            self._write(PING if note is None else PING + text_frame(note))
             self._set_deadline(self.factory.options.ping_interval)
-
-    # SessionWire
-
-    def send(self, message: bytes) -> None:
-        """Send one text message."""
-        self._write(text_frame(message))
-
-    def close(self, code: int, reason: str) -> None:
-        """Close with any code; Autobahn's own `sendClose` knows only some."""
-        if self.state != WebSocketProtocol.STATE_OPEN:
-            return
-        self.sendCloseFrame(code, reason.encode()[:123])
-        self._set_deadline(self.factory.options.close_timeout)
-
-    def subscribe(self, joined: frozenset[Topic], left: frozenset[Topic]) -> None:
-        """Change what the client hears."""
-        factory, outlet = self.factory, self.outlet
-        if outlet is None:
-            return
-        if self.state == WebSocketProtocol.STATE_OPEN:
-            factory.fanout.subscribe(factory.lane, outlet, joined, left)
-        else:
-            factory.fanout.forget(factory.lane, outlet, left)
-
-    def ask(self, identity: Identity, topics: frozenset[Topic]) -> None:
-        """Ask the application about topics."""
-        oracle = self.factory.oracle
-        if oracle is None:
-            self._answered(frozenset())
-        else:
-            oracle.allowed(identity, topics).addErrback(_no_topics).addCallback(self._answered)
 
     # Autobahn's calls, in our order
 
@@ -250,7 +163,7 @@ class EventsProtocol(LeanProtocol):
         _log.info(
             "handshake_refused: {code} {kind}",
             code=code,
-            kind=reason.split('"', maxsplit=1)[0].split(" : ", maxsplit=1)[0][:80],
+            kind=_without_quotes(reason),
         )
         body = f"{reason}\n".encode()
         head = [
@@ -261,39 +174,53 @@ class EventsProtocol(LeanProtocol):
         self._write("\r\n".join([*head, "", ""]).encode() + body)
         self.dropConnection()
 
-    @_guarded
-    def overflowed(self) -> None:
-        """More would have to wait than the outbox takes."""
-        if self.session is None or self.outlet is None or self.state != WebSocketProtocol.STATE_OPEN:
-            return
-        self.factory.counts.slow_consumers += 1
-        _log.warn("slow_consumer: closed with {waiting} bytes waiting", waiting=self.outlet.waiting, user=self._user())
-        self.outlet.close_soon()
-        self.session.slow()
-
-    @_guarded
+    @guarded
     def expired(self) -> None:
         """The identity's time is over."""
         self.expiry = 0
         if self.session is not None:
             self.session.expired()
 
-    @_guarded
+    @guarded
+    def turn_over(self, turnover: Turnover) -> None:
+        """What is known of identities has changed: follow it, or end."""
+        identity = None if self.session is None else self.session.identity
+        if self.session is None or identity is None:
+            return
+        now = turnover.now(identity)
+        if now is None:
+            _log.info("identity_withdrawn: the client is ended", user=identity.user)
+            self.session.expired()
+        elif now is not identity:
+            self._set_expiry(now)
+            self.session.become(now)
+
+    def _set_expiry(self, identity: Identity) -> None:
+        if self.expiry:
+            self.factory.expiries.clear(_Expiry(self), self.expiry)
+            self.expiry = 0
+        if identity.expires is not None:
+            left = identity.expires - self.factory.now()
+            self.expiry = self.factory.expiries.set(_Expiry(self), max(left, 0.0))
+
+    @guarded
     def _judged(self, identity: Identity | None, shown: Credential) -> None:
         if identity is None:
             self._not_let_in("unknown credential")
         elif self.session is not None:
             self._set_deadline(self.factory.options.ping_interval)
-            if identity.expires is not None:
-                left = identity.expires - self.factory.now()
-                self.expiry = self.factory.expiries.set(_Expiry(self), max(left, 0.0))
-            self.session.authenticated(identity, csrf=shown.csrf if shown.kind is Kind.SESSION else False)
+            self._set_expiry(identity)
+            self.session.authenticated(
+                identity,
+                csrf=shown.csrf if shown.kind is Kind.SESSION else False,
+                stale=self.factory.stale_since,
+            )
 
     def _failed(self, failure: Failure) -> None:
         if failure.check(NotNow):
             _log.warn("authentication_unavailable: {reason}", reason=failure.getErrorMessage())
             if self.session is not None:
-                self.session.unavailable()
+                self.session.unavailable("authentication is not available now")
             return
         if not failure.check(Refused):
             _log.failure("authentication_failed", failure)
@@ -305,28 +232,9 @@ class EventsProtocol(LeanProtocol):
         if self.session is not None:
             self.session.refused()
 
-    @_guarded
-    def _answered(self, allowed: frozenset[Topic]) -> None:
-        if self.session is not None:
-            self.session.answered(allowed)
-
-    def _write(self, data: bytes) -> None:
-        outlet = self.outlet
-        if outlet is not None:
-            self.factory.fanout.settle(outlet)
-            outlet.write(data)
-
     def _abort(self, reason: str) -> None:
         _log.info("connection_dropped: {reason}", reason=reason, user=self._user())
         self.transport.abortConnection()
-
-    def _set_deadline(self, seconds: float) -> None:
-        deadlines = self.factory.deadlines
-        deadlines.clear(self, self.mark)
-        self.mark = deadlines.set(self, seconds)
-
-    def _user(self) -> int | str | None:
-        return self.session.identity.user if self.session is not None and self.session.identity is not None else None
 
     def _address(self, headers: dict[str, str]) -> str:
         """The client's address behind those that the proxies in front have named."""
@@ -365,67 +273,3 @@ _PHRASES = {
 def _without_quotes(reason: str) -> str:
     """The part of Autobahn's reason before it quotes the request."""
     return reason.split('"', maxsplit=1)[0].split(" : ", maxsplit=1)[0][:80]
-
-
-def _no_topics(failure: Failure) -> frozenset[Topic]:
-    _log.failure("ask_failed", failure)
-    return frozenset()
-
-
-class EventsFactory(WebSocketServerFactory):  # type: ignore[misc]
-    """Makes a wire for each connection.
-
-    Args:
-        options: What can be set.
-        authenticator: Judges credentials.
-        rules: Who may see what.
-        oracle: Answers what the rules leave to the application; None where they leave nothing to it.
-        fanout: What brings the events.
-        lane: The fan-out's lane for this dialect.
-        deadlines: The wheel for handshakes, pings and closes.
-        expiries: The wheel for the ends of identities.
-        now: Tells the time, in seconds since the epoch of Unix.
-    """
-
-    def __init__(
-        self,
-        *,
-        options: WireOptions,
-        authenticator: IAuthenticator,
-        rules: AccessRules,
-        oracle: IAccessOracle | None,
-        fanout: FanOut,
-        lane: Lane[Any],
-        deadlines: Deadlines,
-        expiries: Deadlines,
-        now: Callable[[], float],
-        reactor: Any,
-    ) -> None:
-        super().__init__(server="towerbus", reactor=reactor)
-        self.options = options
-        self.authenticator = authenticator
-        self.rules = rules
-        self.oracle = oracle
-        self.fanout = fanout
-        self.lane = lane
-        self.deadlines = deadlines
-        self.expiries = expiries
-        self.now = now
-        self.counts = WebSocketCounts()
-        self.wires: set[EventsProtocol] = set()
-        self.dialect = tower.TowerDialect()
-        self.setProtocolOptions(
-            versions=[13],
-            webStatus=False,
-            failByDrop=False,
-            echoCloseCodeReason=True,
-            maxFramePayloadSize=options.max_frame,
-            maxMessagePayloadSize=options.max_frame,
-            openHandshakeTimeout=0,
-            closeHandshakeTimeout=0,
-            autoPingInterval=0,
-            allowedOrigins=list(options.origins) or ["*"],
-            allowNullOrigin=not options.origins,
-            serveFlashSocketPolicy=False,
-        )
-        self.protocol = type("EventsWire", (EventsProtocol,), settings_of(self))

@@ -1,0 +1,1 @@
+"""RabbitMQ: the only rooms that know pika, and whatever stands on them."""

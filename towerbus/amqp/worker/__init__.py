@@ -1,0 +1,1 @@
+"""The worker's session with the broker: it orders the intake into the log."""
