@@ -1,0 +1,1 @@
+"""The project: a controller of jobs, as small as can be."""

@@ -1,0 +1,1 @@
+"""Where events go: one module for each kind of sink, listed in `towerbus.bridge.kinds`."""
