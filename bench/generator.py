@@ -1,4 +1,4 @@
-"""The load generator, load.c: compiled when needed, told what to do by lines."""
+"""The load generator, load/*.c: compiled when needed, told what to do by lines."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ PATIENCE = 900.0
 
 
 def compiled(source: Path) -> Path:
-    """Compile one C file, if it is newer than what was compiled of it."""
+    """Compile a C file, or all in a directory, where one is newer than what was compiled of it."""
     BUILD.mkdir(exist_ok=True)
     program = BUILD / source.stem
-    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
-        subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-o", program, source], check=True)
+    files = sorted(source.glob("*.[ch]")) if source.is_dir() else [source]
+    if not program.exists() or program.stat().st_mtime < max(each.stat().st_mtime for each in files):
+        sources = [each for each in files if each.suffix == ".c"]
+        subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-o", program, *sources, "-lz"], check=True)
     return program
 
 
@@ -28,12 +30,12 @@ class Generator:
     """One running load generator; a context manager.
 
     Args:
-        options: What it needs to know of the server: load.c's command line.
+        options: What it needs to know of the server: the command line of load/main.c.
     """
 
     def __init__(self, options: Sequence[str]) -> None:
         self._popen = subprocess.Popen(
-            [compiled(HERE / "load.c"), *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [compiled(HERE / "load"), *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
 
     def ask(self, line: str) -> dict[str, Any]:
@@ -50,16 +52,22 @@ class Generator:
             raise RuntimeError(f"the load generator ended during {line!r}")
         return dict(json.loads(answer))
 
-    def connect(self, clients: int) -> None:
-        """Have that many clients, greeted by the server."""
-        self._all_there(self.ask(f"connect {clients}"), clients)
+    def connect(self, clients: int, kind: str = "topic", topics: int = 0) -> None:
+        """Have that many clients, greeted by the server.
 
-    def subscribe(self, clients: int) -> None:
-        """Have them all subscribed."""
-        self._all_there(self.ask("subscribe"), clients)
+        Args:
+            clients: All, with those that are there already.
+            kind: What the new ones want: `topic`, `own` or `idle` (load/main.c).
+            topics: How many there are for clients to have as their own; 0 for a different one each.
+        """
+        self._all_there(self.ask(f"connect {clients} {kind} {topics}"), clients)
+
+    def subscribe(self, clients: int, kind: str = "topic", topics: int = 0) -> None:
+        """Have all subscribed that are not; see `connect`."""
+        self._all_there(self.ask(f"subscribe {kind} {topics}"), clients)
 
     def _all_there(self, answer: dict[str, Any], clients: int) -> None:
-        if answer["clients"] != clients or answer["waiting"] or answer["gone"]:
+        if answer["clients"] != clients or answer["waiting"] or answer["gone"] or answer["damaged"]:
             raise RuntimeError(f"wanted {clients} clients: {answer}")
 
     def __enter__(self) -> Self:

@@ -32,6 +32,19 @@ def proportional_kb(pid: int) -> int:
     raise LookupError(f"no Pss of {pid}")
 
 
+def begin_peak(pid: int) -> None:
+    """Forget how much memory one process has had at the most."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def peak_kb(pid: int) -> int:
+    """The most memory that one process has had at any moment since `begin_peak`, shared pages too (RSS), in KB."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1])
+    raise LookupError(f"no VmHWM of {pid}")
+
+
 def family(pid: int) -> list[int]:
     """A process and all that descend from it."""
     children: dict[int, list[int]] = {}
@@ -103,6 +116,15 @@ class Process:
     def kb(self) -> int:
         """Memory of the process and its descendants."""
         return sum(proportional_kb(pid) for pid in family(self._popen.pid))
+
+    def begin_peak(self) -> None:
+        """Forget how much memory it and its descendants have had at the most."""
+        for pid in family(self._popen.pid):
+            begin_peak(pid)
+
+    def peak_kb(self) -> int:
+        """The most memory that they have had since `begin_peak`, each for itself."""
+        return sum(peak_kb(pid) for pid in family(self._popen.pid))
 
     def said(self) -> str:
         """What it has written so far."""

@@ -3,47 +3,74 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import goals
 import measure
+import plot
 import report
-from measure import Figures, Load
+from loads import KINDS, Kind
+from measure import FIRST_CLIENTS, MOST_CLIENTS, Figures, Load
 from peers import PEERS
+from peers.peer import SIZE
 from processes import Disturbance
+from results import Results
+
+from towerbus.wire.eager import COMPILED
 
 HERE = Path(__file__).resolve().parent
-QUICK = {"clients": 300, "events": 100, "rounds": 1, "idle": 1000}
-FULL = {"clients": 1000, "events": 400, "rounds": 3, "idle": 2500}
+QUICK = {"clients": 300, "events": 100, "rounds": 1, "idle": 1000, "seconds": 2.0, "crowd": 1000, "many": 2000}
+FULL = {"clients": 1000, "events": 200, "rounds": 3, "idle": 1000, "seconds": 2.5, "crowd": 18000, "many": 10000}
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench/run.py", description=__doc__)
     parser.add_argument("--peers", default=",".join(PEERS), help="which, separated by commas [all: %(default)s]")
+    parser.add_argument("--load", default="all", help=f"which, separated by commas [all] ({', '.join(KINDS)})")
     parser.add_argument("--clients", type=int, help=f"clients that get the events [{FULL['clients']}]")
     parser.add_argument(
         "--events", type=int, help=f"events one by one, in each round; slow servers get fewer [{FULL['events']}]"
     )
     parser.add_argument("--rounds", type=int, help=f"rounds; the servers take turns in each [{FULL['rounds']}]")
-    parser.add_argument("--idle", type=int, help=f"idle clients; 0: leave memory and handshakes out [{FULL['idle']}]")
+    parser.add_argument("--idle", type=int, help=f"idle clients; 0: only deliveries [{FULL['idle']}]")
+    parser.add_argument(
+        "--seconds", type=float, help=f"of each turn of a load with a rate of its own [{FULL['seconds']:g}]"
+    )
+    parser.add_argument("--crowd", type=int, help=f"idle clients beside the others in the load idle [{FULL['crowd']}]")
+    parser.add_argument("--many", type=int, help=f"clients in the load many [{FULL['many']}]")
     parser.add_argument("--quick", action="store_true", help=f"a first look: {QUICK}")
+    parser.add_argument(
+        "--add", action="store_true", help="to what --json has of runs before: a long run in parts, one report"
+    )
     parser.add_argument("--deliveries", type=int, metavar="N", help="instead: N deliveries by towerbus, each checked")
     parser.add_argument("--strict", action="store_true", help="a missed goal is a failure, too")
     parser.add_argument("--json", type=Path, default=HERE / "results.json", help="file for all figures [%(default)s]")
+    parser.add_argument("--plot", type=Path, default=HERE / "results.svg", help="file for the plot [%(default)s]")
     options = parser.parse_args(argv)
     for name, value in (QUICK if options.quick else FULL).items():
         if getattr(options, name) is None:
             setattr(options, name, value)
-    options.peers = options.peers.split(",")
-    for name in options.peers:
-        if name not in PEERS:
-            parser.error(f"--peers: there is no {name!r}; there are {', '.join(PEERS)}")
+    options.peers = _listed(parser, "--peers", options.peers, PEERS)
+    options.load = list(KINDS) if options.load == "all" else _listed(parser, "--load", options.load, KINDS)
+    most = MOST_CLIENTS - FIRST_CLIENTS
+    if max(options.clients, options.idle, options.many) > most or (
+        "idle" in options.load and options.clients + options.crowd > most
+    ):
+        parser.error(f"more than {most} clients of one server are more than one process may have open")
     return options
+
+
+def _listed(parser: argparse.ArgumentParser, option: str, given: str, there: Mapping[str, object]) -> list[str]:
+    names = given.split(",")
+    for name in names:
+        if name not in there:
+            parser.error(f"{option}: there is no {name!r}; there are {', '.join(there)}")
+    return names
 
 
 def installed(names: Sequence[str]) -> list[str]:
@@ -57,53 +84,89 @@ def installed(names: Sequence[str]) -> list[str]:
     return there
 
 
-def one(name: str, load: Load) -> Figures:
-    """All figures of one server in one round; a server that fails is a fault and does not end the others' turns."""
-    figures, disturbance = Figures(), Disturbance()
+def one_load(names: Sequence[str], kind: Kind, load: Load) -> dict[str, Figures]:
+    """The figures of all servers in one load; a server that fails is a fault and does not end the others' turns."""
+    disturbance = Disturbance()
+    figures = kind.measure({name: PEERS[name] for name in names if PEERS[name].bears(kind.name)}, load)
+    share = disturbance.share() * 100
+    for name, found in figures.items():
+        found.values[f"{kind.name}_others_percent"] = share
+        if kind.name == "topic" and load.idle:
+            _connections(name, found, load)
+    return figures
+
+
+def _connections(name: str, figures: Figures, load: Load) -> None:
+    if figures.faults:
+        return
     try:
-        figures = measure.deliveries(PEERS[name], load)
-        if load.idle:
-            figures.values |= measure.connections(PEERS[name], load).values
+        found = measure.alone(PEERS[name], load)
+        figures.values |= found.values
+        figures.faults += found.faults
     except (RuntimeError, OSError) as error:
         figures.faults.append(str(error))
-    figures.values["others_percent"] = disturbance.share() * 100
-    return figures
 
 
 def compare(options: argparse.Namespace) -> bool:
     """Measure all servers in turns. Returns whether nothing was lost, repeated, out of order or damaged."""
-    load = Load(options.clients, options.events, options.idle)
-    names = installed(options.peers)
-    rounds: list[dict[str, Figures]] = []
-    for number in range(1, options.rounds + 1):
-        rounds.append({})
-        for name in names:
+    load = Load(options.clients, options.events, options.idle, options.seconds, options.crowd, options.many)
+    results = Results(load, machine())
+    if options.add and options.json.exists():
+        try:
+            results.add_file(options.json)
+        except ValueError as error:
+            print(error, file=sys.stderr)
+            return False
+    names, kinds = installed(options.peers), [KINDS[name] for name in options.load]
+    for number in range(options.rounds):
+        for kind in kinds:
             started = time.monotonic()
-            figures = rounds[-1][name] = one(name, load)
-            said = " ".join(f"{key}={figures.values.get(key, 0):.2f}" for key, _, _ in report.COLUMNS)
-            print(f"round {number} {name} ({time.monotonic() - started:.0f} s): {said}", file=sys.stderr)
-    faults = [
-        f"round {i} {name}: {fault}" for i, each in enumerate(rounds, 1) for name in each for fault in each[name].faults
-    ]
-    judged = report.goals(rounds)
-    machine = {"cpus": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version()}
-    options.json.write_text(
-        json.dumps(
-            {
-                "load": vars(load),
-                "machine": machine,
-                "rounds": [{name: each[name].values for name in each} for each in rounds],
-                "faults": faults,
-                "goals": [{"goal": text, "met": met} for text, met in judged],
-            },
-            indent=1,
-        )
+            found = one_load(names, kind, load)
+            results.add(number, kind.name, found, time.monotonic() - started)
+            said = f"round {number + 1} of {options.rounds}, {kind.name} ({time.monotonic() - started:.0f} s):"
+            print(f"{said}\n{report.table([found], kind.name)}\n", file=sys.stderr)
+            keep(results, options)
+    show(results)
+    return not results.faults and (not options.strict or all(each.met for each in goals.judged(results.rounds)))
+
+
+def machine() -> dict[str, object]:
+    """What the figures depend on that is no matter of options."""
+    return {
+        "cpus": os.cpu_count(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "send_loop": "C" if COMPILED else "Python",
+    }
+
+
+def about(results: Results) -> str:
+    """What was measured on what, in a line."""
+    on = results.machine
+    return (
+        f"{results.load.clients} clients, {SIZE}-byte events, medians of {len(results.rounds)} rounds; "
+        f"{on['cpus']} CPUs, Linux {on['kernel']}, Python {on['python']}, our send loop in {on['send_loop']}"
     )
-    print(f"\n{load.clients} clients, 300-byte events, medians of {options.rounds} rounds, {machine}\n")
-    print(report.table(rounds), "\n\n" + report.ranges(rounds), sep="")
-    print("\ngoals:", *(f"  {'met   ' if met else 'MISSED'} {text}" for text, met in judged), sep="\n")
-    print("\nfaults:", *(f"  {fault}" for fault in faults or ["none"]), sep="\n")
-    return not faults and (not options.strict or all(met for _, met in judged))
+
+
+def keep(results: Results, options: argparse.Namespace) -> None:
+    """Write the files: also a run that is broken off has left what it measured."""
+    judged = goals.judged(results.rounds)
+    results.write(options.json, [{"goal": each.text, "met": each.met} for each in judged])
+    options.plot.write_text(plot.svg(results.rounds, about(results)))
+
+
+def show(results: Results) -> None:
+    """All tables, the goals and the faults."""
+    print(f"\n{about(results)}\nratios are medians of the rounds' own; README.md says what each column means")
+    for kind in (KINDS[name] for name in KINDS if name in results.seconds):
+        took = results.seconds[kind.name]
+        print(f"\n{kind.title} (--load {kind.name}, {took / 60:.1f} min)\n")
+        print(f"{report.table(results.rounds, kind.name)}\n\n{report.ranges(results.rounds, kind.name)}")
+    judged = goals.judged(results.rounds)
+    met = sum(each.met for each in judged)
+    print(f"\ngoals: {met} of {len(judged)} met", *(f"  {each}" for each in judged), sep="\n")
+    print("\nfaults:", *(f"  {fault}" for fault in results.faults or ["none"]), sep="\n")
 
 
 def truth(options: argparse.Namespace) -> bool:

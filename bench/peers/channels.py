@@ -1,47 +1,82 @@
-"""daphne, one process, with a consumer like Ansible Tower's on channels_redis; Redis and the publisher are apart."""
+"""A consumer like Ansible Tower's on channels_redis, in one process of daphne or uvicorn; Redis and publisher apart."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from processes import Process, free_port
 
-from peers.peer import FIRST, SERVERS, Peer, Running, peers_python
+from peers.language import LINES, TOWER, head
+from peers.peer import DEFLATE, LOADS, SERVERS, Peer, Running, peers_python, python_missing
 
 TOKEN = "bench-token"
 REDIS = ["redis-server", "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-DAPHNE = ["-m", "daphne", "-b", "127.0.0.1", "--verbosity", "0", "--ping-interval", "20"]
+DAPHNE = ["daphne", "-b", "127.0.0.1", "--verbosity", "0", "--ping-interval", "20"]
+UVICORN = [
+    *("uvicorn", "--host", "127.0.0.1", "--log-level", "warning", "--no-access-log", "--lifespan", "off"),
+    *("--loop", "uvloop", "--http", "httptools", "--ws", "websockets"),
+]
 
 
-def start(directory: Path) -> Running:
+def start_daphne(directory: Path) -> Running:
+    return start(directory, DAPHNE, "core")
+
+
+def start_uvicorn(directory: Path) -> Running:
+    return start(directory, [*UVICORN, "--ws-per-message-deflate", "false"], "pubsub")
+
+
+def start_uvicorn_deflating(directory: Path) -> Running:
+    running = start(directory, [*UVICORN, "--ws-per-message-deflate", "true"], "pubsub")
+    return replace(running, load={**running.load, **DEFLATE})
+
+
+def start(directory: Path, server: Sequence[str], layer: str) -> Running:
     ws, control, redis_port = free_port(), free_port(), free_port()
     environment = {
         "PYTHONPATH": str(SERVERS),
         "BENCH_REDIS": f"redis://127.0.0.1:{redis_port}/0",
+        "BENCH_LAYER": layer,
         "BENCH_TOKEN": TOKEN,
     }
     python = peers_python()
     redis = Process([*REDIS, "--port", str(redis_port)], directory, "redis")
     redis.wait_for_port(redis_port)
-    daphne = Process([python, *DAPHNE, "-p", str(ws), "channels_app:application"], directory, "daphne", environment)
+    command = [python, "-m", *server, "--port", str(ws), "channels_app:application"]
+    channels = Process(command, directory, "channels", environment)
     publisher = Process(
         [python, str(SERVERS / "channels_publisher.py"), str(control)], directory, "publisher", environment
     )
-    daphne.wait_for_port(ws)
+    channels.wait_for_port(ws)
     publisher.wait_for_port(control)
     return Running(
-        server=[daphne],
+        server=[channels],
         beside={"redis": redis, "publisher": publisher},
-        load=[
-            *("--ws-port", str(ws), "--ws-target", f"/websocket/?token={TOKEN}", "--greetings", "1"),
-            *("--first", FIRST, "--replies", "1", "--pub-port", str(control)),
-        ],
+        load={
+            **TOWER,
+            **LINES,
+            "ws_port": ws,
+            "head": head(ws, f"/websocket/?token={TOKEN}"),
+            "greetings": 1,
+            "pub_port": control,
+        },
     )
 
 
 def missing() -> str:
-    return "" if shutil.which("redis-server") else "redis-server (apt-get install redis-server)"
+    return python_missing() if shutil.which("redis-server") else "redis-server (apt-get install redis-server)"
 
 
-PEER = Peer("channels", "daphne + channels_redis", start, missing, events=0.05)
+PEER = Peer("channels", "daphne + channels_redis", start_daphne, missing, 0.05, LOADS - {"pace", "topics"})
+UNDER_UVICORN = Peer(
+    "uvicorn",
+    "uvicorn + channels_redis pubsub",
+    start_uvicorn,
+    missing,
+    0.05,
+    LOADS - {"pace", "idle", "topics"},
+    {"deflate": start_uvicorn_deflating},
+)

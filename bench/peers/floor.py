@@ -1,4 +1,4 @@
-"""The floor: a C program that does nothing but one send() for each event and client."""
+"""The floor: a C program that does nothing but `send()`: for each event and client, or for each burst and client."""
 
 from __future__ import annotations
 
@@ -7,14 +7,23 @@ from pathlib import Path
 from generator import compiled
 from processes import Process, free_port
 
+from peers.language import head
 from peers.peer import SERVERS, Peer, Running
 
 
-def start(directory: Path) -> Running:
+def start(directory: Path, *options: str) -> Running:
     ws, control = free_port(), free_port()
-    server = Process([str(compiled(SERVERS / "floor.c")), str(ws), str(control)], directory, "floor")
+    command = [str(compiled(SERVERS / "floor.c")), str(ws), str(control), *options]
+    server = Process(command, directory, "floor")
     server.wait_for_port(control)
-    return Running(server=[server], load=["--ws-port", str(ws), "--pub-port", str(control)])
+    return Running(
+        server=[server], load={"ws_port": ws, "head": head(ws, "/"), "pub_port": control, "pub_suffix": "\n"}
+    )
 
 
-PEER = Peer("floor", "C floor, send() per event", start)
+def start_joined(directory: Path) -> Running:
+    return start(directory, "joined")
+
+
+PEER = Peer("floor", "C floor, send() per event", start, loads=frozenset({"topic", "pace"}))
+JOINED = Peer("floor-joined", "C floor, send() per burst", start_joined, loads=frozenset({"topic"}))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from processes import Process, free_port
 
-from peers.peer import Peer, Running
+from peers.language import Word, head
+from peers.peer import DEFLATE, LOADS, MANY, Peer, Running
 
 MODULE = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
 CONFIGURATION = """
@@ -31,39 +33,73 @@ http {{
     server {{
         listen 127.0.0.1:{port} backlog=4096;
         tcp_nodelay on;
-        location = /subscribe {{
+        nchan_subscriber_first_message newest;
+        nchan_message_buffer_length 200;
+        nchan_message_timeout 1m;
+        location = /all {{
             nchan_subscriber websocket;
             nchan_channel_id jobs;
-            nchan_subscriber_first_message newest;
+            nchan_subscriber_last_message_id $arg_since;
         }}
-        location = /publish {{
+        location ~ ^/own/(\\d+)$ {{
+            nchan_subscriber websocket;
+            nchan_channel_id jobs job_$1;
+        }}
+        location ~ ^/idle/(\\d+)$ {{
+            nchan_subscriber websocket;
+            nchan_channel_id job_$1;
+        }}
+        location ~ ^/publish/(\\w+)$ {{
             nchan_publisher http;
-            nchan_channel_id jobs;
-            nchan_message_buffer_length 200;
-            nchan_message_timeout 1m;
+            nchan_channel_id $1;
+            nchan_deflate_message_for_websocket {deflate};
         }}
     }}
 }}
 """
 
 
-def start(directory: Path) -> Running:
+def start(directory: Path, deflate: str = "off") -> Running:
     port = free_port()
-    (directory / "nginx.conf").write_text(CONFIGURATION.format(module=MODULE, port=port))
+    (directory / "nginx.conf").write_text(CONFIGURATION.format(module=MODULE, port=port, deflate=deflate))
     server = Process(["nginx", "-p", f"{directory}/", "-c", "nginx.conf", "-e", "stderr"], directory, "nginx")
     server.wait_for_port(port)
-    head = f"POST /publish HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+    host = f"HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
     return Running(
         server=[server],
-        load=[
-            *("--ws-port", str(port), "--ws-target", "/subscribe"),
-            *("--pub-port", str(port), "--pub-head", head, "--pub-suffix", ""),
-        ],
+        load={
+            "ws_port": port,
+            "head": head(port, "/all"),
+            "head_own": head(port, "/own/@@@@@@"),
+            "head_idle": head(port, "/idle/@@@@@@"),
+            "pub_port": port,
+            "pub_head": f"POST /publish/jobs {host}",
+            "own_head": f"POST /publish/job_@@@@@@ {host}",
+        },
     )
+
+
+def start_resuming(directory: Path) -> Running:
+    """For clients that are told the number of each message, and come back with it."""
+    running = start(directory)
+    port = int(str(running.load["ws_port"]))
+    meta = "Sec-WebSocket-Protocol: ws+meta.nchan"
+    resuming: dict[str, Word] = {
+        "framing": "nchan.meta",
+        "head": head(port, "/all", meta),
+        "back_head": head(port, "/all?since=^^^^^^", meta),
+    }
+    return replace(running, load={**running.load, **resuming})
+
+
+def start_deflating(directory: Path) -> Running:
+    running = start(directory, "on")
+    return replace(running, load={**running.load, **DEFLATE})
 
 
 def missing() -> str:
     return "" if shutil.which("nginx") and MODULE.exists() else "Nchan (apt-get install libnginx-mod-nchan nginx-light)"
 
 
-PEER = Peer("nchan", "Nchan, 1 worker", start, missing)
+WAYS = {"storm": start_resuming, "deflate": start_deflating}
+PEER = Peer("nchan", "Nchan, 1 worker", start, missing, loads=(LOADS | MANY) - {"navigation", "topics"}, ways=WAYS)

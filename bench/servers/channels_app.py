@@ -9,14 +9,15 @@ from urllib.parse import parse_qs
 
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from channels.routing import ProtocolTypeRouter
+from channels_layer import capacity, layer_class
 from django.conf import settings
 
 settings.configure(
     SECRET_KEY="bench",
     CHANNEL_LAYERS={
         "default": {
-            "BACKEND": "channels_redis.core.RedisChannelLayer",
-            "CONFIG": {"hosts": [os.environ["BENCH_REDIS"]], "capacity": 10000},
+            "BACKEND": f"{layer_class.__module__}.{layer_class.__qualname__}",
+            "CONFIG": {"hosts": [os.environ["BENCH_REDIS"]], **capacity},
         }
     },
 )

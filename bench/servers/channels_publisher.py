@@ -1,4 +1,6 @@
-"""Send each line that comes in on a TCP port to the group, as Tower's `emit_channel_notification` does.
+"""Send each line that comes in on a TCP port to its group, as Tower's `emit_channel_notification` does.
+
+A line is a group and a text.
 
 channels_publisher.py PORT
 """
@@ -9,16 +11,16 @@ import asyncio
 import os
 import sys
 
-from channels_redis.core import RedisChannelLayer
+from channels_layer import capacity, layer_class
 
 
 async def main() -> None:
-    layer = RedisChannelLayer(hosts=[os.environ["BENCH_REDIS"]], capacity=10000)
+    layer = layer_class(hosts=[os.environ["BENCH_REDIS"]], **capacity)
 
     async def publish(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while line := await reader.readline():
-            text = line.decode().rstrip("\n")
-            await layer.group_send("jobs-status_changed", {"type": "internal.message", "text": text})
+            group, text = line.decode().rstrip("\n").split(" ", 1)
+            await layer.group_send(group, {"type": "internal.message", "text": text})
         writer.close()
 
     server = await asyncio.start_server(publish, "127.0.0.1", int(sys.argv[1]))

@@ -1,7 +1,8 @@
 /* The floor: each line on the control port is framed and goes to each client with one send(). Nothing else is done:
- * the handshake's answer is the one for load.c's key, and what clients send is thrown away.
+ * the handshake's answer is the one for the load generator's key, and what clients send is thrown away. With "joined",
+ * the lines that come together go out together, in one send() for each client.
  *
- * floor WS_PORT CONTROL_PORT
+ * floor WS_PORT CONTROL_PORT [joined]
  */
 #include <arpa/inet.h>
 #include <stdio.h>
@@ -13,12 +14,15 @@
 #include <netinet/tcp.h>
 #include <unistd.h>
 
-enum { MOST = 20000, FRAME = 65536 };
+enum { MOST = 20000, FRAMES = 1 << 21 };
 static const char HELLO[] = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                             "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 static int epoll, open_fds[MOST], opened, place[MOST], publisher = -1;
 static char control[1 << 20];
 static size_t control_size;
+static unsigned char frames[FRAMES];
+static size_t frames_size;
+static int joined;
 
 static void die(const char *what) {
     perror(what);
@@ -59,16 +63,21 @@ static void from_client(int fd) {
     }
 }
 
-static void broadcast(const char *line, size_t size) {
-    static unsigned char frame[FRAME];
+static void gather(const char *line, size_t size) {
+    unsigned char *frame = frames + frames_size;
     frame[0] = 0x81;
     frame[1] = 126;
     frame[2] = (unsigned char)(size >> 8);
     frame[3] = (unsigned char)size;
     memcpy(frame + 4, line, size);
+    frames_size += size + 4;
+}
+
+static void broadcast(void) {
     for (int i = 0; i < opened; i++) {
-        if (send(open_fds[i], frame, size + 4, MSG_NOSIGNAL) < 0) perror("send");
+        if (send(open_fds[i], frames, frames_size, MSG_NOSIGNAL) < 0) perror("send");
     }
+    frames_size = 0;
 }
 
 static void from_control(int fd) {
@@ -82,9 +91,11 @@ static void from_control(int fd) {
     }
     control_size += (size_t)got;
     while ((end = memchr(line, '\n', control_size - (size_t)(line - control)))) {
-        broadcast(line, (size_t)(end - line));
+        gather(line, (size_t)(end - line));
+        if (!joined) broadcast();
         line = end + 1;
     }
+    if (frames_size) broadcast();
     control_size -= (size_t)(line - control);
     memmove(control, line, control_size);
 }
@@ -93,7 +104,8 @@ int main(int argc, char **argv) {
     struct epoll_event events[1024];
     struct rlimit files = {MOST, MOST};
     int clients, controls, on = 1;
-    if (argc != 3) return 2;
+    if (argc < 3) return 2;
+    joined = argc > 3 && !strcmp(argv[3], "joined");
     setrlimit(RLIMIT_NOFILE, &files);
     memset(place, -1, sizeof place);
     epoll = epoll_create1(0);

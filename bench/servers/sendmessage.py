@@ -1,6 +1,6 @@
-"""The plain way: `sendMessage` to each subscribed client.
+"""The plain way: `sendMessage` to each subscribed client. With "deflate" it compresses for clients that offer that.
 
-sendmessage.py WS_PORT CONTROL_PORT TOKEN
+sendmessage.py WS_PORT CONTROL_PORT TOKEN [deflate]
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ from twisted.internet import epollreactor
 epollreactor.install()
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol  # noqa: E402 - the reactor comes first
+from autobahn.websocket.compress import (  # noqa: E402 - the reactor comes first
+    PerMessageDeflateOffer,
+    PerMessageDeflateOfferAccept,
+)
 from autobahn.websocket.types import ConnectionDeny  # noqa: E402 - the reactor comes first
 from twisted.internet import reactor  # noqa: E402 - the reactor comes first
 from twisted.internet.protocol import Factory  # noqa: E402 - the reactor comes first
@@ -57,11 +61,21 @@ class Control(LineOnlyReceiver):
             each.sendMessage(line)
 
 
+def accepted(offers):
+    """Compress as the client offers it: without context takeover, if it says so."""
+    for offer in offers:
+        if isinstance(offer, PerMessageDeflateOffer):
+            return PerMessageDeflateOfferAccept(offer)
+    return None
+
+
 _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 factory = WebSocketServerFactory()
 factory.protocol = Client
 factory.setProtocolOptions(openHandshakeTimeout=30)
+if sys.argv[4:] == ["deflate"]:
+    factory.setProtocolOptions(perMessageCompressionAccept=accepted)
 reactor.listenTCP(int(sys.argv[1]), factory, backlog=4096, interface="127.0.0.1")
 reactor.listenTCP(int(sys.argv[2]), Factory.forProtocol(Control), interface="127.0.0.1")
 reactor.run()

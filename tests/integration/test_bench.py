@@ -1,0 +1,330 @@
+"""`towerbus bench` against real servers, and against a server that lies."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.certificates import Certificates
+from support.proxy_lies import LyingProxy
+from support.running import environment, finish, running_towerbus, start, wait_for
+from support.server import running_server
+from support.worker import running_worker
+
+pytestmark = pytest.mark.long
+
+TOWERBUS = str(Path(sys.executable).with_name("towerbus"))
+V1 = ["--dialect", "towerbus.v1"]
+
+
+def run(*words, code=0):
+    done = subprocess.run([TOWERBUS, "bench", *words], capture_output=True, text=True, timeout=120, env=environment())
+    assert done.returncode == code, (done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def measured(bus, *words, code=0, url=None):
+    done = run("--url", url or bus.ws_url, "--http", bus.http_url, "--patience", "10", "--json", "-", *words, code=code)
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def bus(tmp_path_factory):
+    with running_towerbus(tmp_path_factory.mktemp("bus")) as running:
+        yield running
+
+
+@pytest.mark.parametrize("dialect", ["tower", "towerbus.v1"])
+@pytest.mark.parametrize(
+    ("words", "deliveries"),
+    [
+        (["--clients", "40", "--events", "30"], 40 * 30),
+        (["--clients", "40", "--events", "60", "--burst", "7"], 40 * 60),
+        (["--clients", "40", "--events", "60", "--rate", "300", "--processes", "3"], 40 * 60),
+        (["--clients", "40", "--events", "60", "--topics", "6", "--each", "2"], 20 * 40),
+        (["--load", "idle", "--clients", "60", "--busy", "6", "--events", "20"], 6 * 20),
+        (["--load", "tower-day", "--clients", "30", "--jobs", "10", "--rate", "200", "--status-rate", "50", "--seconds", "1", "--warm-up", "0"],
+         30 * 50 + 200 * 3),
+        (["--load", "slow", "--clients", "20", "--slow", "2", "--rate", "200", "--seconds", "1"], 20 * 200),
+    ],
+)  # fmt: skip
+def test_every_delivery_is_counted(bus, dialect, words, deliveries):
+    figures = measured(bus, *words, "--dialect", dialect)
+    assert figures["true"] is True
+    assert not any(figures["untruths"].values())
+    assert figures["deliveries"] == deliveries
+    assert figures["dialect"] == dialect
+
+
+@pytest.mark.parametrize("words", [V1, ["--load", "slow", "--slow", "2", "--rate", "200"], ["--load", "storm"]])
+def test_compressed_deliveries_are_counted_too(tmp_path, words):
+    with running_towerbus(tmp_path, "--compression", "on") as bus:
+        figures = measured(bus, "--compression", "--clients", "40", "--size", "600", "--seconds", "1", *words)
+        assert figures["true"] is True
+        assert figures["compression"] is True
+        assert figures["deliveries"] >= 40
+        assert (
+            "compressed" in run("--url", bus.ws_url, "--http", bus.http_url, "--compression", "--clients", "5").stdout
+        )
+
+
+def test_a_server_that_does_not_compress_is_told_of(bus):
+    done = run("--url", bus.ws_url, "--http", bus.http_url, "--compression", "--clients", "5", code=1)
+    assert "start it with --compression on" in done.stderr
+
+
+@pytest.mark.parametrize("dialect", ["tower", "towerbus.v1"])
+def test_sets_are_replaced_while_events_flow(bus, dialect):
+    words = [
+        "--load",
+        "navigation",
+        "--clients",
+        "40",
+        "--period",
+        "0.1",
+        "--rate",
+        "400",
+        "--seconds",
+        "1.5",
+        "--topics",
+        "5",
+    ]
+    figures = measured(bus, *words, "--dialect", dialect)
+    assert figures["counts"]["replaced"] > 200
+    # A quarter of the events are for all, and of the others three pages of five.
+    assert figures["deliveries"] > 40 * 600 * 0.6
+
+
+def test_those_who_are_cut_get_exactly_what_they_missed(bus):
+    figures = measured(bus, "--load", "storm", "--clients", "100", "--rate", "200", "--seconds", "2")
+    assert figures["counts"]["returned"] == 200
+    assert figures["deliveries"] == 100 * 400
+    assert figures["returned_ms"]["max"] > 0
+
+
+@pytest.mark.parametrize(("dialect", "whole"), [("tower", False), ("towerbus.v1", True)])
+def test_slow_clients_are_closed_and_have_got_what_was_promised(bus, dialect, whole):
+    words = [
+        "--clients",
+        "8",
+        "--slow",
+        "2",
+        "--slow-rate",
+        "1000",
+        "--size",
+        "200000",
+        "--rate",
+        "40",
+        "--seconds",
+        "2",
+    ]
+    figures = measured(bus, "--load", "slow", *words, "--dialect", dialect)
+    assert figures["counts"]["closed slow"] == 2
+    assert (figures["deliveries"] == 8 * 80) is whole
+    assert figures["deliveries"] >= 6 * 80
+
+
+def test_what_it_costs_is_measured_where_the_server_is_here(bus):
+    figures = measured(bus, "--clients", "100", "--events", "50", "--pid", f"broker={os.getpid()}")
+    parts = {part["name"]: part for part in figures["parts"]}
+    assert parts["server"]["pids"] == [bus.process.pid]
+    assert figures["cpu_us"] == parts["server"]["cpu_us"] > 0
+    assert parts["server"]["handshake_us"] > 0
+    assert parts["broker"]["broker"] is True
+    assert figures["broker_cpu_us"] == parts["broker"]["cpu_us"]
+    assert figures["receipt_ms"]["p50"] <= figures["receipt_ms"]["p99"] <= figures["receipt_ms"]["max"]
+
+
+def test_the_table_is_for_people_and_the_file_for_programs(bus, tmp_path):
+    file = tmp_path / "result.json"
+    done = run("--url", bus.ws_url, "--http", bus.http_url, "--clients", "20", "--events", "10", "--json", str(file))
+    assert done.stdout.startswith("topic: 20 clients (tower), 10 events of 300 bytes, one in flight\n")
+    assert "200 deliveries: all true" in done.stdout
+    assert bus.token not in done.stdout + file.read_text()
+    assert json.loads(file.read_text())["deliveries"] == 200
+
+
+def test_a_terminal_gets_a_progress_bar(bus):
+    import pty
+
+    ours, theirs = pty.openpty()
+    words = [TOWERBUS, "bench", "--url", bus.ws_url, "--http", bus.http_url, "--clients", "20", "--events", "30"]
+    subprocess.run(words, stderr=theirs, stdout=subprocess.PIPE, check=True, timeout=60, env=environment())
+    os.close(theirs)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert "emitting" in shown
+    assert "connecting" in shown
+    assert "100%" in shown
+
+
+@pytest.mark.parametrize(
+    ("lie", "kind", "text"),
+    [
+        ("drop", "lost", "did not get event"),
+        ("repeat", "repeated", "again"),
+        ("swap", "out of order", "behind event"),
+        ("change", "changed", "bytes for 300, from byte 2"),
+        ("invent", "stray", "hm"),
+        ("misdirect", "stray", "is not subscribed"),
+        ("cut", "dropped", "connection was lost"),
+    ],
+)
+@pytest.mark.parametrize(("dialect", "begins"), [("tower", b'{"run":'), ("towerbus.v1", b'{"group":')])
+def test_a_lie_is_found_and_named(bus, lie, kind, text, dialect, begins):
+    with LyingProxy(bus.ws_url, lie, begins) as proxy:
+        words = ["--clients", "6", "--topics", "2", "--rate", "100", "--events", "40", "--warm-up", "0"]
+        figures = measured(bus, *words, "--dialect", dialect, url=proxy.url, code=1)
+        assert proxy.told == 1
+    assert figures["true"] is False
+    assert {name: number for name, number in figures["untruths"].items() if number} == {kind: 1}
+    [example] = figures["examples"]
+    assert example.startswith(f"{kind}: client ")
+    assert text in example
+
+
+def test_a_position_that_others_were_not_told_is_found(bus):
+    with LyingProxy(bus.ws_url, "displace", b'{"group":') as proxy:
+        figures = measured(bus, "--clients", "3", "--rate", "50", "--events", "20", *V1, url=proxy.url, code=1)
+    assert figures["untruths"]["changed"] >= 1
+    assert "position" in figures["examples"][0]
+
+
+def test_one_in_flight_ends_when_the_event_does_not_come(bus):
+    with LyingProxy(bus.ws_url, "drop") as proxy:
+        figures = measured(bus, "--clients", "3", "--events", "50", "--patience", "1", url=proxy.url, code=1)
+    assert figures["untruths"]["lost"] == 1
+    assert figures["events"] < 50
+
+
+def test_clients_come_from_the_addresses_that_are_given(bus):
+    with LyingProxy(bus.ws_url) as proxy:
+        sources = ["--source", "127.0.0.2", "--source", "127.0.0.3"]
+        figures = measured(bus, "--clients", "10", "--events", "20", *sources, url=proxy.url)
+        assert (figures["true"], figures["deliveries"], proxy.told) == (True, 200, 0)
+        assert proxy.peers == {"127.0.0.2", "127.0.0.3"}
+
+
+def test_over_tls(tmp_path):
+    certificates = Certificates(tmp_path / "certificates")
+    key, chain = certificates.issue("localhost")
+    options = [f"ssl:0:interface=127.0.0.1:privateKey={key}:certKey={chain}"] * 2
+    with running_towerbus(tmp_path, "--listen", options[0], "--http", options[1]) as secured:
+        port = secured.ws_url.partition("?")[0].rpartition(":")[2].partition("/")[0]
+        http = secured.http_url.rpartition(":")[2]
+        urls = [
+            "--url",
+            f"wss://localhost:{port}/websocket/",
+            "--http",
+            f"https://localhost:{http}",
+            "--token",
+            secured.token,
+        ]
+        words = [*urls, "--clients", "30", "--events", "40", "--burst", "8", "--json", "-"]
+        figures = json.loads(run(*words, "--ca", str(certificates.authority)).stdout)
+        assert (figures["tls"], figures["true"], figures["deliveries"]) == (True, True, 1200)
+        assert json.loads(run(*words, "--insecure", *V1).stdout)["deliveries"] == 1200
+        assert "--ca FILE" in run(*words, code=1).stderr
+
+
+@pytest.mark.seconds(180)
+def test_with_a_broker_in_the_path(vhost, broker, tmp_path):
+    with running_worker(tmp_path, vhost) as worker, running_server(tmp_path, vhost) as server:
+        server.await_ready()
+        pids = ["--pid", f"worker={worker.process.pid}"]
+        words = ["--clients", "50", "--rate", "100", "--seconds", "1.5", *pids]
+        for load in (["topic"], ["storm"], ["navigation", "--period", "0.2"], ["tower-day", "--jobs", "20"]):
+            figures = measured(server, "--load", *load, *words, *V1)
+            assert figures["true"] is True
+            assert [part["name"] for part in figures["parts"]] == ["worker", "server"]
+            assert figures["cpu_us"] == pytest.approx(sum(part["cpu_us"] for part in figures["parts"]), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "part"),
+    [
+        (["--url", "ws://127.0.0.1:1/websocket/", "--http", "http://127.0.0.1:1"], 1, "can't connect to 127.0.0.1:1"),
+        (["--url", "ws://127.0.0.1:1/websocket/"], 2, "--http"),
+        (["--url", "http://h"], 1, "not the URL of a WebSocket"),
+        (["--url", "ws://no.such.host.invalid:8051/"], 1, "no.such.host.invalid"),
+        (["--load", "storm", "--dialect", "tower"], 2, "towerbus.v1"),
+        (["--load", "slow", "--burst", "3"], 2, "--burst"),
+        (["--load", "navigation", "--topics", "3"], 2, "--topics"),
+        (["--each", "3"], 2, "--each"),
+        (["--load", "idle", "--busy", "2000"], 2, "--busy"),
+        (["--pid", "worker"], 1, "NAME=PID"),
+        (["--pid", "worker=999999999"], 1, "NAME=PID"),
+        (["--mark", "a b"], 1, "letters"),
+        (["--clients", "100000000"], 1, "--processes"),
+        (["--clients", "70000", "--processes", "100", "--source", "127.0.0.1"], 1, "--source"),
+        (["--source", "::1", "--clients", "2"], 1, "same kind"),
+        (["--token", "a b"], 1, "copied whole"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_line_of_error(words, code, part):
+    assert part in run(*words, code=code).stderr
+
+
+def test_a_server_that_says_nothing_is_not_waited_for_for_ever(bus):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"ws://127.0.0.1:{silent.getsockname()[1]}/websocket/"
+        done = run("--url", url, "--http", bus.http_url, "--clients", "5", "--patience", "0.5", code=1)
+    assert "still waiting for the server after 0.5 s" in done.stderr
+
+
+def test_what_is_refused_is_said(bus, tmp_path):
+    url, http = bus.ws_url.split("?")[0], ["--http", bus.http_url, "--clients", "3"]
+    assert "is the token right" in run("--url", url, "--token", "x", *http, code=1).stderr
+    assert "404" in run("--url", url.replace("websocket", "elsewhere"), "--token", bus.token, *http, code=1).stderr
+    key = tmp_path / "key"
+    key.write_text("k" * 40)
+    words = ["token", "--key", str(key), "--user", "7"]
+    token = subprocess.run([TOWERBUS, *words], capture_output=True, text=True, check=True).stdout.strip()
+    with running_towerbus(tmp_path, "--auth", f"jwt:{key}") as guarded:
+        common = [
+            "--url",
+            f"{guarded.ws_url.split('?')[0]}?token={token}",
+            "--http",
+            guarded.http_url,
+            "--clients",
+            "3",
+        ]
+        assert "grant" in run(*common, code=1).stderr
+        said = run(*common, "--load", "tower-day", code=1).stderr
+        assert "denies job_events-" in said
+        assert "--subscribe" in said
+
+
+def test_ctrl_c_ends_it_and_its_processes(bus, tmp_path):
+    words = [
+        TOWERBUS,
+        "bench",
+        "--url",
+        bus.ws_url,
+        "--http",
+        bus.http_url,
+        "--clients",
+        "20",
+        "--rate",
+        "20",
+        "--seconds",
+        "60",
+    ]
+    benching = start([*words, "--processes", "2"], tmp_path)
+
+    def children():
+        found = subprocess.run(
+            ["ps", "--no-headers", "-o", "pid", "--ppid", str(benching.pid)], capture_output=True, text=True
+        )
+        return found.stdout.split()
+
+    wait_for(lambda: len(children()) == 2, 20, "the processes with the clients")
+    pids = children()
+    benching.send_signal(2)
+    code, out, err = finish(benching, 20)
+    assert (code, out, err.strip()) == (130, "", "")
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 20, "their end")

@@ -1,0 +1,84 @@
+"""What bench/ has measured is kept in a file, to which further runs add."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def bench(monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path, str(Path(__file__).parents[2] / "bench")])
+
+
+def results(**sizes):
+    from measure import Load
+    from results import Results
+
+    return Results(replace(Load(100, 40, 50, 0.5, 200, 300), **sizes), {"cpus": 2})
+
+
+def figures(*faults, **values):
+    from measure import Figures
+
+    return Figures(values, list(faults))
+
+
+def test_a_run_adds_its_loads_to_those_of_the_one_before(tmp_path):
+    import goals
+    import report
+
+    file = tmp_path / "results.json"
+    first = results()
+    for number, ours in enumerate((4.0, 6.0)):
+        found = {"towerbus": figures(w1_us=ours), "nats": figures("late", w1_us=ours * 3)}
+        first.add(number, "topic", found, 2.5)
+    first.write(file, [])
+
+    second = results()
+    second.add_file(file)
+    second.add(0, "deflate", {"towerbus": figures(deflate_w1_us=5.0), "sendmessage": figures(deflate_w1_us=60.0)}, 1.5)
+    second.add(0, "topic", {"towerbus": figures(w1_us=5.0), "nats": figures(w1_us=5.0)}, 2.0)
+    second.write(file, [])
+
+    third = results()
+    third.add_file(file)
+    assert third.seconds == {"topic": 7.0, "deflate": 1.5}
+    assert third.faults == ["round 1 nats: topic: late", "round 2 nats: topic: late"]
+    assert report.ratio(third.rounds, "nats", "towerbus", "w1_us") == 2.0
+    assert "autobahn sendMessage" in report.table(third.rounds, "deflate")
+    judged = {each.text.partition(",")[0]: each.met for each in goals.judged(third.rounds)}
+    assert judged["towerbus: deflate_w1_us 0.083 of sendmessage's (1/12.00)"] is True
+    assert judged["towerbus: w1_us 0.667 of nats's (1/1.50)"] is False
+
+
+def test_what_was_measured_with_other_sizes_or_elsewhere_is_not_added_to(tmp_path):
+    file = tmp_path / "results.json"
+    results().write(file, [])
+    with pytest.raises(ValueError, match="another load"):
+        results(clients=101).add_file(file)
+    elsewhere = results()
+    elsewhere.machine = {"cpus": 64}
+    with pytest.raises(ValueError, match="another machine"):
+        elsewhere.add_file(file)
+
+
+def test_less_than_nothing_meets_no_goal():
+    import goals
+
+    ran = results()
+    ran.add(0, "topic", {"towerbus": figures(idle_kb=-3.0), "nats": figures(idle_kb=20.0)}, 1.0)
+    assert [each.met for each in goals.judged(ran.rounds)] == [False, False]
+
+
+def test_the_plot_has_a_panel_for_each_load_that_was_measured():
+    import plot
+
+    ran = results()
+    ran.add(0, "storm", {"towerbus": figures(storm_bare_client_us=1480.0, storm_recovered_us=0.7)}, 1.0)
+    drawn = plot.svg(ran.rounds, "about")
+    assert drawn.count("shorter is better") == 2
+    assert ">1,480<" in drawn

@@ -1,0 +1,1 @@
+"""`towerbus bench`: load on a deployment, with every event accounted for."""

@@ -1,0 +1,216 @@
+"""The processes with the clients: each has a crowd of its own and is told what to do through a pipe."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import multiprocessing
+import os
+import select
+import signal
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from typing import Any, Self
+
+from towerbus.bench.board import Board
+from towerbus.bench.crowd import Crowd
+from towerbus.errors import TowerbusError
+
+AFTERMATH = 0.3
+"""Seconds after the last event in which nothing more may come."""
+HASTE = 2.0
+"""Seconds of patience when something was untrue already."""
+_LOOK = 0.05
+_TOLD = b"."
+
+
+class Crowds:
+    """All clients, in processes of their own; a context manager.
+
+    Args:
+        board: What is shared with them.
+        make: Makes the crowd of a process, by its number.
+        processes: How many.
+        patience: Seconds without any progress after which something is given up.
+    """
+
+    def __init__(self, board: Board, make: Callable[[int], Crowd], processes: int, patience: float) -> None:
+        self._board = board
+        self._patience = patience
+        fork = multiprocessing.get_context("fork")
+        self._told, self._tell = os.pipe()
+        self._pipes: list[Connection] = []
+        self._children = []
+        for place in range(processes):
+            ours, theirs = fork.Pipe()
+            child = fork.Process(target=_run, args=(place, make, theirs, self._tell, board, patience), daemon=True)
+            child.start()
+            theirs.close()
+            self._pipes.append(ours)
+            self._children.append(child)
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes' ids."""
+        return [child.pid for child in self._children if child.pid is not None]
+
+    def tell(self, *command: Any) -> None:
+        """Tell all to do something that has no answer."""
+        for pipe in self._pipes:
+            pipe.send(command)
+
+    def ask(self, *command: Any, progress: Callable[[], None] = lambda: None) -> list[Any]:
+        """Have all do something, and wait until they have.
+
+        Args:
+            command: What.
+            progress: Called now and then while they are at it.
+
+        Returns:
+            Their answers.
+
+        Raises:
+            TowerbusError: One of them can't.
+        """
+        self.tell(*command)
+        answers = []
+        for pipe in self._pipes:
+            while not pipe.poll(_LOOK):
+                progress()
+            try:
+                kind, value = pipe.recv()
+            except EOFError:
+                raise TowerbusError("a process with clients has ended: is there enough memory?") from None
+            if kind == "failed":
+                raise TowerbusError(value)
+            answers.append(value)
+        progress()
+        return answers
+
+    def await_targets(self, processes: int) -> bool:
+        """Wait until so many processes have counted as many deliveries as the board says.
+
+        Returns:
+            Whether they have: not so where there was no progress for too long.
+        """
+        waited, last, since = 0, -1.0, time.monotonic()
+        while waited < processes:
+            if select.select([self._told], [], [], _LOOK)[0]:
+                waited += len(os.read(self._told, processes - waited))
+                continue
+            if (now := sum(self._board.delivered)) != last:
+                last, since = now, time.monotonic()
+            patience = min(HASTE, self._patience) if any(self._board.faults) else self._patience
+            if time.monotonic() - since > patience:
+                return False
+            self._look_after()
+        return True
+
+    def _look_after(self) -> None:
+        """See whether one of them has something to say that was not asked for: it can only be a failure."""
+        for pipe in self._pipes:
+            if pipe.poll():
+                with contextlib.suppress(EOFError):
+                    raise TowerbusError(pipe.recv()[1])
+                raise TowerbusError("a process with clients has ended: is there enough memory?")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for child in self._children:
+            child.kill()
+            child.join()
+        for pipe in self._pipes:
+            pipe.close()
+        os.close(self._told)
+        os.close(self._tell)
+
+
+def _run(place: int, make: Callable[[int], Crowd], pipe: Connection, tell: int, board: Board, patience: float) -> None:
+    """Be a process with clients."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        crowd = make(place)
+        crowd.tell = lambda: _say(tell)
+        # What there is now stays: to walk through it again and again would hold the loop.
+        gc.freeze()
+        _serve(crowd, pipe, board, place, patience)
+    except EOFError:
+        return
+    except TowerbusError as error:
+        pipe.send(("failed", str(error)))
+    except Exception:  # noqa: BLE001 - whoever waits must hear of it
+        pipe.send(("failed", f"the bench itself failed: {traceback.format_exc()}"))
+
+
+def _say(tell: int) -> None:
+    os.write(tell, _TOLD)
+
+
+def _serve(crowd: Crowd, pipe: Connection, board: Board, place: int, patience: float) -> None:
+    """Do what comes through the pipe, and read what the clients get meanwhile."""
+    commands = select.poll()
+    commands.register(pipe, select.POLLIN)
+    while True:
+        crowd.turn()
+        if not commands.poll(0):
+            continue
+        match pipe.recv():
+            case ("connect", int(count)):
+                crowd.connect(count)
+                pipe.send(("done", _settle(crowd, board, place, patience)))
+            case ("subscribe", int(number)):
+                crowd.subscribe(number)
+                pipe.send(("done", _settle(crowd, board, place, patience)))
+            case ("measure", int(number)):
+                crowd.measure(number)
+                pipe.send(("done", time.process_time()))
+            case ("walk", bool(on)):
+                crowd.walk(on=on)
+            case ("cut",):
+                crowd.cut()
+            case ("finish", int(end)):
+                pipe.send(("done", _finish(crowd, end, patience)))
+
+
+def _settle(crowd: Crowd, board: Board, place: int, patience: float) -> float:
+    """Serve until all have arrived; returns the seconds that it took."""
+    start = since = time.monotonic()
+    last = -1
+    while left := crowd.arriving:
+        crowd.turn()
+        board.arriving[place] = left
+        if left != last:
+            last, since = left, time.monotonic()
+        elif time.monotonic() - since > patience:
+            raise TowerbusError(
+                f"{left} clients are still waiting for the server after {patience:g} s without any progress"
+            )
+    board.arriving[place] = 0
+    return time.monotonic() - start
+
+
+def _finish(crowd: Crowd, end: int, patience: float) -> dict[str, Any]:
+    """Serve until all have everything, or nothing more comes, and for a moment more; then close the account."""
+    crowd.hurry()
+    last: Sequence[int] = ()
+    since = time.monotonic()
+    while left := crowd.behind(end):
+        _serve_for(crowd, _LOOK)
+        state = (left, crowd.delivered, crowd.arriving)
+        if state != last:
+            last, since = state, time.monotonic()
+        elif time.monotonic() - since > (min(HASTE, patience) if crowd.faults.total else patience):
+            break
+    _serve_for(crowd, AFTERMATH)
+    cpu = time.process_time()
+    return crowd.close(end) | {"cpu": cpu}
+
+
+def _serve_for(crowd: Crowd, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        crowd.turn(_LOOK)

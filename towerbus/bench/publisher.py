@@ -1,0 +1,87 @@
+"""Emits the bench's events over HTTP, on one connection, so that their order is known."""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+import time
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from towerbus import posting
+from towerbus.bench.content import Content
+from towerbus.bench.schedule import Schedule
+from towerbus.event import Event
+
+TIMEOUT = 20.0
+"""Seconds in which events must be confirmed."""
+
+
+class Publisher:
+    """Puts events in, and returns when they are confirmed.
+
+    Args:
+        url: The HTTP listener's.
+        token: A token with grants to emit.
+        schedule: Which events there are.
+        content: What is in them.
+        tls: How to talk TLS, for `https:`.
+
+    Raises:
+        ConfigError: The URL or the token can't be one.
+
+    Attributes:
+        retried: How often the server asked to be tried again, or did not answer.
+    """
+
+    def __init__(self, url: str, token: str, schedule: Schedule, content: Content, tls: ssl.SSLContext | None) -> None:
+        self._target = posting.target(url, token)
+        self._schedule, self._content = schedule, content
+        parts = urlsplit(self._target.url)
+        self._path = parts.path
+        host = parts.hostname or ""
+        self._connection: http.client.HTTPConnection = (
+            http.client.HTTPSConnection(host, parts.port, timeout=TIMEOUT, context=tls)
+            if parts.scheme == "https"
+            else http.client.HTTPConnection(host, parts.port, timeout=TIMEOUT)
+        )
+        self.retried = 0
+
+    def body(self, numbers: Sequence[int]) -> bytes:
+        """The body of a request with these events."""
+        topics, plan, made = self._schedule.topics, self._schedule.plan, self._content
+        return posting.body(
+            Event(topics[plan[number]], made.payload(number), made.id(number), 0.0) for number in numbers
+        )
+
+    def emit(self, numbers: Sequence[int], body: bytes) -> None:
+        """Emit events; try again, with the same ids, what the server can't take now.
+
+        Raises:
+            NotConfirmed: They were not confirmed in time.
+            PeerError: They are refused for good: the token has no grant to emit to a topic.
+        """
+        end = time.monotonic() + TIMEOUT
+        attempts = posting.Attempts(tuple(self._content.id(number) for number in numbers), TIMEOUT)
+        while (left := end - time.monotonic()) > 0:
+            try:
+                status, said = self._post(body)
+            except (http.client.HTTPException, OSError) as error:
+                self._connection.close()
+                attempts.failed(f"{self._target.url}: {error or type(error).__name__}", sure=False)
+            else:
+                if attempts.confirmed(status, said):
+                    return
+            self.retried += 1
+            time.sleep(attempts.pause(left))
+        raise attempts.given_up()
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._connection.close()
+
+    def _post(self, body: bytes) -> tuple[int, bytes]:
+        connection = self._connection
+        connection.request("POST", self._path, body, self._target.headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read()

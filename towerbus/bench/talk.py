@@ -1,0 +1,263 @@
+"""What the server's messages mean for a client of the bench, in either dialect. No I/O but through the client."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from towerbus.bench.client import Client, State, names
+from towerbus.bench.content import Content, difference
+from towerbus.bench.ledger import CHANGED, DROPPED, REFUSED, STRAY, TOLD, Faults
+from towerbus.bench.loads import Role
+from towerbus.bench.schedule import NEVER, Schedule
+from towerbus.dialects import v1
+from towerbus.errors import TowerbusError
+from towerbus.positions import PositionError, parse
+
+SLOW_CODES = frozenset({1013, 4408})
+"""How a server closes those that read too slowly."""
+_SHOWN = 160
+_KEPT = 8192
+"""Payloads that are kept: a slow reader's are made anew."""
+_ODD = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+class Event(msgspec.Struct):
+    """An event in `towerbus.v1`."""
+
+    group: str
+    type: str
+    position: str
+    id: str
+    time: float
+    data: msgspec.Raw
+
+
+_event = msgspec.json.Decoder(Event)
+_message = msgspec.json.Decoder(dict[str, Any])
+
+
+class Talk:
+    """Understands messages, and judges them.
+
+    Args:
+        schedule: Which events there are.
+        content: What is in them.
+        dialect: The subprotocol.
+        faults: Where what is untrue is noted.
+        sent: When an event was sent, by its number.
+        clock: Now, as `sent` has it.
+
+    Attributes:
+        on_event: Called with a client and the number of an event that it has got.
+        on_greeted: Called with a client that the server has let in.
+        on_reply: Called with a client that got what it asked for.
+        on_caught_up: Called with a client that has caught up.
+        stale: How often the server said that events may not come through.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        content: Content,
+        dialect: str,
+        faults: Faults,
+        sent: Callable[[int], float],
+        clock: Callable[[], float],
+    ) -> None:
+        self._schedule = schedule
+        self._content = content
+        self._payload = lru_cache(_KEPT)(content.payload)
+        self._faults = faults
+        self._sent = sent
+        self._clock = clock
+        self._v1 = dialect == v1.NAME
+        self._places: dict[int, str] = {}
+        self.on_event: Callable[[Client, int], None] = _ignored
+        self.on_greeted: Callable[[Client], None] = _ignored
+        self.on_reply: Callable[[Client], None] = _ignored
+        self.on_caught_up: Callable[[Client], None] = _ignored
+        self.stale = 0
+
+    def take(self, client: Client, text: bytes) -> bool:
+        """Take a text message.
+
+        Returns:
+            Whether it was an event.
+
+        Raises:
+            TowerbusError: The server does not let the client in, or refuses what every client of the load needs.
+        """
+        if self._v1 and text.startswith(b'{"group":'):
+            self._take_v1(client, text)
+            return True
+        if not self._v1 and text.startswith(b'{"run":'):
+            self._take_tower(client, text)
+            return True
+        self._take_word(client, text)
+        return False
+
+    def _take_tower(self, client: Client, payload: bytes) -> None:
+        number = client.feed.following(client.next)
+        if number == NEVER or payload != self._payload(number):
+            found = self._checked(client, payload)
+            if found is None:
+                return
+            number = found
+        if client.take(number, self._sent):
+            self.on_event(client, number)
+
+    def _checked(self, client: Client, payload: bytes) -> int | None:
+        """The number of an event that is not the one that was expected; None where it was changed."""
+        number = self._content.number(payload)
+        if number is None or number >= len(self._schedule.plan):
+            number, wanted = None, client.feed.following(client.next)
+            text = difference(payload, self._payload(wanted)) if wanted != NEVER else f"{payload[:_SHOWN]!r}"
+        else:
+            text = "" if payload == self._payload(number) else difference(payload, self._payload(number))
+            if not text:
+                return number
+        client.changed(number, text)
+        return None
+
+    def _take_v1(self, client: Client, text: bytes) -> None:
+        try:
+            event = _event.decode(text)
+        except _ODD as error:
+            client.changed(None, f"not an event: {error}: {text[:_SHOWN]!r}")
+            return
+        number = self._checked(client, bytes(event.data))
+        if number is None:
+            return
+        if wrong := self._misplaced(client, event, number):
+            client.changed(number, wrong)
+            return
+        if client.take(number, self._sent):
+            client.position = event.position
+            self.on_event(client, number)
+
+    def _misplaced(self, client: Client, event: Event, number: int) -> str:
+        """What is wrong with an event's frame, in words."""
+        topic = self._schedule.topics[self._schedule.plan[number]]
+        if (event.group, event.type) != topic:
+            return f"it says that it is of {event.group}-{event.type}, and was emitted to {topic.name}"
+        if event.id != self._content.id(number):
+            return f"its id is {event.id!r}, and it was emitted with {self._content.id(number)!r}"
+        known = self._places.setdefault(number, event.position)
+        if known != event.position:
+            return f"its position is {event.position}, and other clients were told {known}"
+        if client.position is not None and number >= client.next and not _behind(event.position, client.position):
+            return f"its position {event.position} is not behind {client.position}, which came before"
+        return ""
+
+    def _take_word(self, client: Client, text: bytes) -> None:
+        """Take what is no event."""
+        try:
+            message = _message.decode(text)
+        except _ODD:
+            self._faults.note(STRAY, f"{client.name} got {text[:_SHOWN]!r}, which is nothing that a server says")
+            return
+        match message:
+            case {"accept": True}:
+                client.state = State.OPEN
+                self.on_greeted(client)
+            case {"close": True} | {"code": "not_authenticated"}:
+                raise TowerbusError(
+                    "the server does not let the clients in: is the token right, and has it not expired?"
+                )
+            case {"groups_current": list(current)}:
+                self._take_reply(client, message, frozenset(map(str, current)))
+            case {"error": str(error)}:
+                self._faults.note(REFUSED, f"{client.name}: {error[:_SHOWN]}")
+            case _:
+                self._take_notice(client, message, text)
+
+    def _take_reply(self, client: Client, message: dict[str, Any], current: frozenset[str]) -> None:
+        feed, client.awaited = client.awaited, None
+        if feed is None:
+            self._faults.note(STRAY, f"{client.name} got a reply to nothing: {message}")
+            return
+        wanted = names(self._schedule, feed.topics)
+        if denied := wanted - current:
+            raise TowerbusError(
+                f"the server denies {', '.join(sorted(denied)[:3])}: the token needs the grant to subscribe to what "
+                "the bench emits (towerbus token --subscribe '*' --emit '*')"
+            )
+        self._check_lists(client, message, wanted)
+        position = message.get("position")
+        if isinstance(position, str):
+            if client.position is not None and "recovered" not in message and _behind(client.position, position):
+                self._faults.note(
+                    CHANGED, f"{client.name}: the reply's position {position} is before {client.position}"
+                )
+            client.position = position
+        if message.get("recovered") is False:
+            self._faults.note(TOLD, f"{client.name} came back and was told: {message.get('lost')}")
+            client.resume(self._clock())
+        elif client.since == 0:
+            client.replace(feed, self._clock())
+        client.current = current
+        self.on_reply(client)
+
+    def _check_lists(self, client: Client, message: dict[str, Any], wanted: frozenset[str]) -> None:
+        expected = {
+            "groups_current": wanted,
+            "groups_joined": wanted - client.current,
+            "groups_left": client.current - wanted,
+        }
+        for key, value in expected.items():
+            if sorted(value) != message.get(key):
+                self._faults.note(
+                    CHANGED, f"{client.name}: the reply's {key} is {message.get(key)}, not {sorted(value)}"
+                )
+
+    def _take_notice(self, client: Client, message: dict[str, Any], text: bytes) -> None:
+        match message:
+            case {"position": str(position)} if self._v1:
+                client.position = position
+                self.on_caught_up(client)
+            case {"stale": _} if self._v1:
+                self.stale += 1
+            case {"gap": gap} if self._v1:
+                self._faults.note(TOLD, f"{client.name}: {gap}")
+                client.resume(self._clock())
+            case {"reconnect": _} if self._v1:
+                pass
+            case _:
+                self._faults.note(STRAY, f"{client.name} got {text[:_SHOWN]!r}, which nobody of this run has emitted")
+
+    def ended(self, client: Client, code: int | None, reason: str) -> bool:
+        """A connection has ended.
+
+        Args:
+            client: Whose.
+            code: The close frame's; None without one.
+            reason: In words.
+
+        Returns:
+            Whether the client is to come back.
+        """
+        if client.role is Role.SLOW and (code is None or code in SLOW_CODES):
+            if self._v1:
+                return True
+            client.excused = True
+            return False
+        self._faults.note(DROPPED, f"{client.name}: {reason}")
+        client.excused = True
+        return False
+
+
+def _behind(position: str, other: str) -> bool:
+    """Whether a position is behind another one of the same log; of another log it may be anywhere."""
+    try:
+        one, two = parse(position), parse(other)
+    except PositionError:
+        return False
+    return one.epoch != two.epoch or one > two
+
+
+def _ignored(*_: object) -> None:
+    pass

@@ -1,0 +1,326 @@
+"""`towerbus bench`: load on a deployment, with every event accounted for."""
+
+from __future__ import annotations
+
+import math
+import resource
+import secrets
+import ssl
+import sys
+from typing import Any, Self
+from urllib.parse import parse_qs, urlsplit
+
+import click
+import msgspec
+
+from towerbus.bench import machine, report
+from towerbus.bench.content import MIN_SIZE
+from towerbus.bench.loads import WALK, Name, Shape
+from towerbus.bench.run import Run, Wish
+from towerbus.bench.target import target
+from towerbus.commands.urls import WEBSOCKET_URL, http_url, token_option, websocket_url
+from towerbus.dialects import tower, v1
+from towerbus.errors import ConfigError
+from towerbus.urls import shown
+
+EVENTS = 200
+"""Events, where no rate says how many there are in a time."""
+RATES = {Name.TOWER_DAY: 2000.0, Name.NAVIGATION: 100.0, Name.STORM: 100.0, Name.SLOW: 100.0}
+"""Events a second of the loads that go by the clock."""
+PAGES = 20
+SLOW_SHARE = 0.02
+BUSY_SHARE = 0.05
+_FILES = 200
+"""Descriptors that a process needs beside its clients'."""
+
+_number = click.IntRange(1)
+_positive = click.FloatRange(0, min_open=True)
+
+
+@click.command()
+@click.option(
+    "--url",
+    envvar="TOWERBUS_URL",
+    default=WEBSOCKET_URL,
+    show_default=True,
+    help="The WebSocket's URL [$TOWERBUS_URL].",
+)
+@click.option(
+    "--http", metavar="URL", help="The HTTP listener's URL, to emit; found from --url where its port is 8051."
+)
+@token_option
+@click.option(
+    "--load", type=click.Choice([each.value for each in Name]), default="topic", show_default=True, help="See above."
+)
+@click.option(
+    "--dialect",
+    type=click.Choice([tower.NAME, v1.NAME]),
+    help="What clients speak [default: tower; storm: towerbus.v1].",
+)
+@click.option("--compression", is_flag=True, help="Have events compressed (the server needs --compression on).")
+@click.option("--clients", type=_number, default=1000, show_default=True, help="How many clients there are.")
+@click.option(
+    "--events", type=_number, help=f"How many events are emitted [default: {EVENTS}, or --rate times --seconds]."
+)
+@click.option(
+    "--size", type=click.IntRange(MIN_SIZE), default=300, show_default=True, help="Bytes in an event's payload."
+)
+@click.option(
+    "--burst", type=_number, help="Emit so many events at once [default: 1], and the next when all clients have them."
+)
+@click.option("--rate", type=_positive, help="Emit so many events a second instead, come what may.")
+@click.option("--seconds", type=_positive, default=10.0, show_default=True, help="How long to emit at the rate.")
+@click.option(
+    "--topics", type=_number, help=f"Topics to which events go in turn [default: 1; navigation: {PAGES} pages]."
+)
+@click.option(
+    "--each", type=_number, default=1, show_default=True, help="To how many of the topics each client is subscribed."
+)
+@click.option(
+    "--jobs", type=_number, default=1000, show_default=True, help="tower-day: jobs; --rate is for all of their events."
+)
+@click.option(
+    "--status-rate",
+    type=_positive,
+    default=50.0,
+    show_default=True,
+    help="tower-day: status changes a second, for all.",
+)
+@click.option(
+    "--period", type=_positive, default=1.0, show_default=True, help="navigation: seconds between a client's steps."
+)
+@click.option("--slow", type=_number, help="slow: how many of the clients are slow [default: 2%].")
+@click.option(
+    "--slow-rate", type=_number, default=10_000, show_default=True, help="slow: bytes a second that they read."
+)
+@click.option("--busy", type=_number, help="idle: how many of the clients get events [default: 5%].")
+@click.option(
+    "--warm-up",
+    type=click.IntRange(0),
+    help="Events that come before and do not count [default: a tenth, at most 500].",
+)
+@click.option(
+    "--window", type=_number, default=64, show_default=True, help="Handshakes under way at once, in each process."
+)
+@click.option(
+    "--processes", type=_number, default=1, show_default=True, help="Processes of the bench that share the clients."
+)
+@click.option(
+    "--source",
+    "sources",
+    multiple=True,
+    metavar="ADDRESS",
+    help="Connect from this address; for more than some 25,000 clients. Repeatable.",
+)
+@click.option(
+    "--pid",
+    "pids",
+    multiple=True,
+    metavar="NAME=PID",
+    help="Also measure this process; a NAME that begins with broker is counted apart. Repeatable.",
+)
+@click.option(
+    "--ca", type=click.Path(exists=True, dir_okay=False), help="The authority of the server's certificate (PEM)."
+)
+@click.option("--insecure", is_flag=True, help="Take any certificate.")
+@click.option(
+    "--mark",
+    help="What the types of the bench's topics begin with [default: its own for each run, such as bench-1f9a.].",
+)
+@click.option(
+    "--patience",
+    type=_positive,
+    default=30.0,
+    show_default=True,
+    help="Seconds without any progress after which it gives up.",
+)
+@click.option(
+    "--json",
+    "file",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, writable=True, allow_dash=True),
+    help="Write all figures there, as JSON; - for standard output, without the table.",
+)
+def bench(**given: Any) -> None:
+    """Put load on a server, and check every event at every client. Exit code 1 when one was lost, repeated, out of
+    order, changed, or went to the wrong client, or when a client was dropped.
+
+    It needs a running server and a token that may subscribe to everything and emit everything, such as the one that
+    `twistd -n towerbus` prints, or `towerbus token --key FILE --user bench --subscribe '*' --emit '*'`. The topics are
+    the bench's own (jobs and job_events with types that begin with --mark), so that no other client sees its events.
+
+    \b
+    topic       all clients have the same topics (--topics, --each)
+    tower-day   each client has the status of all jobs and the events of one (--jobs, --rate, --status-rate)
+    navigation  each client replaces its topics once a --period and loses nothing of those that it keeps
+    storm       all clients are cut twice, come back with their position, and get exactly what they missed
+    slow        some clients read slowly (--slow, --slow-rate); the others must not notice
+    idle        most clients get nothing; some do (--busy)
+
+    What it costs the server (CPU a delivery and a handshake, memory a client) is measured where the server runs on
+    this machine: who listens on the URL's ports, and each --pid.
+
+    \b
+    towerbus bench --clients 100
+    towerbus bench --clients 10000 --rate 20 --pid worker=4711 --pid broker=4712 --json result.json
+    towerbus bench --load storm --clients 2000 --rate 200
+    towerbus bench --url wss://tower.example.com/websocket/ --http https://tower.example.com --clients 500
+    """  # noqa: D301, D205, D415 - click's mark, and click's first paragraph
+    wish = _wish(given)
+    with _Progress() as progress:
+        outcome = Run(wish, progress.advance).go()
+    figures = report.result(wish, outcome, shown(given["url"]).strip("'"))
+    if given["file"] != "-":
+        click.echo(report.table(figures))
+    if given["file"] is not None:
+        text = msgspec.json.format(msgspec.json.encode(figures)) + b"\n"
+        with click.open_file(given["file"], "wb") as file:
+            file.write(text)
+    sys.exit(0 if figures["true"] else 1)
+
+
+def _wish(given: dict[str, Any]) -> Wish:
+    """What the options say.
+
+    Raises:
+        click.UsageError: They contradict each other.
+        ConfigError: One of them is not right.
+    """
+    shape, rate = _shape(given)
+    dialect = given["dialect"] or (v1.NAME if shape.name is Name.STORM else tower.NAME)
+    if shape.name is Name.STORM and dialect != v1.NAME:
+        raise click.UsageError(f"--load storm is about coming back with a position, which only {v1.NAME} has")
+    _check_files(shape.clients, given["processes"])
+    url = websocket_url(given["url"])
+    http = given["http"] or http_url(url)
+    if given["http"] is None and http == url:
+        raise click.UsageError(
+            "--http: give the HTTP listener's URL, where events are emitted; it can't be told from --url"
+        )
+    own = parse_qs(urlsplit(url).query).get("token", [""])[0]
+    tls = _tls(given["ca"], insecure=given["insecure"])
+    events = given["events"] or (EVENTS if rate is None else max(1, round(rate * given["seconds"])))
+    warm_up = min(events // 10, 500) if given["warm_up"] is None else given["warm_up"]
+    return Wish(
+        target=target(
+            url,
+            "" if own else given["token"],
+            dialect,
+            shape.clients,
+            tls=tls,
+            sources=given["sources"],
+            compression=given["compression"],
+        ),
+        http=http,
+        token=given["token"] or own,
+        tls=tls,
+        shape=shape,
+        events=events,
+        warm_up=warm_up,
+        rate=rate,
+        burst=given["burst"] or 1,
+        size=given["size"],
+        processes=min(given["processes"], shape.clients),
+        window=given["window"],
+        period=given["period"],
+        slow_rate=given["slow_rate"],
+        patience=given["patience"],
+        parts=machine.watched(given["pids"], _ports(url, http)),
+    )
+
+
+def _shape(given: dict[str, Any]) -> tuple[Shape, float | None]:
+    """The load, and events a second; None where the next come when all clients have the last."""
+    name, clients = Name(given["load"]), given["clients"]
+    rate = given["rate"] or (None if given["burst"] else RATES.get(name))
+    if given["burst"] and (given["rate"] or name in RATES):
+        raise click.UsageError(
+            "--burst waits for all clients, and this load goes by the clock: give --rate, or neither"
+        )
+    share = 0.0
+    if name is Name.TOWER_DAY and rate is not None:
+        rate += given["status_rate"]
+        share = given["status_rate"] / rate
+    topics = given["topics"] or (PAGES if name is Name.NAVIGATION else 1)
+    if name is Name.NAVIGATION and topics <= WALK:
+        raise click.UsageError(f"--topics: a client sees {WALK} pages at once, so there must be more than that")
+    if name is not Name.NAVIGATION and given["each"] > topics:
+        raise click.UsageError(f"--each: there are only {topics} topics; give --topics")
+    few = given["slow"] or math.ceil(clients * SLOW_SHARE) if name is Name.SLOW else 0
+    few = given["busy"] or math.ceil(clients * BUSY_SHARE) if name is Name.IDLE else few
+    if few > clients:
+        raise click.UsageError(f"--{'slow' if name is Name.SLOW else 'busy'}: there are only {clients} clients")
+    mark = f"bench-{secrets.token_hex(2)}." if given["mark"] is None else given["mark"]
+    shape = Shape(
+        name=name,
+        clients=clients,
+        few=few,
+        topics=topics,
+        each=given["each"],
+        jobs=given["jobs"],
+        status_share=share,
+        mark=mark,
+    )
+    return shape, rate
+
+
+def _check_files(clients: int, processes: int) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = -(-clients // processes) + _FILES
+    if most != resource.RLIM_INFINITY and wanted > most:
+        raise ConfigError(
+            f"--clients: a process may open {most} files (ulimit -Hn) and would need {wanted}: give --processes "
+            f"{-(-clients // max(1, most - _FILES))} or more, or raise the limit"
+        )
+
+
+def _tls(ca: str | None, *, insecure: bool) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=ca)
+    except ssl.SSLError as error:
+        raise ConfigError(f"--ca: {ca} holds no certificates that can be read: {error.reason}") from None
+    if insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _ports(url: str, http: str) -> list[tuple[str, str, int]]:
+    """Where the parts of the server that clients and producers see listen."""
+    found = []
+    for name, each, plain, secure in (("server", url, "ws", "wss"), ("http", http, "http", "https")):
+        parts = urlsplit(each)
+        found.append((name, parts.hostname or "", parts.port or {plain: 80, secure: 443}.get(parts.scheme, 0)))
+    return found
+
+
+class _Progress:
+    """A bar for a person at a terminal, one for each thing that is done."""
+
+    def __init__(self) -> None:
+        self._what = ""
+        self._bar: Any = None
+
+    def advance(self, what: str, done: int, of: int) -> None:
+        """So much is done."""
+        if not sys.stderr.isatty():
+            return
+        if what != self._what:
+            self._end()
+            self._what = what
+            if of:
+                self._bar = click.progressbar(length=of, label=f"{what:<11}", file=sys.stderr)
+                self._bar.__enter__()
+        if self._bar is not None and done > self._bar.pos:
+            self._bar.update(done - self._bar.pos)
+
+    def _end(self) -> None:
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            bar.__exit__(None, None, None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
