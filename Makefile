@@ -1,10 +1,12 @@
 # Two commands: `make run` and `make test`. Each does all of its own set-up in .venv; the rest are for daily work.
 PYTHON ?= python3
+PREFIX ?= /usr/local
+DESTDIR ?=
 VENV := .venv
 BIN := $(VENV)/bin
-MADE_FROM := setup.cfg pyproject.toml constraints.txt
+MADE_FROM := setup.cfg setup.py pyproject.toml constraints.txt towerbus/wire/_eager.c
 
-.PHONY: run test quick lint types wheel bench clean help
+.PHONY: run dev test quick long soak lint types servers wheel bench install uninstall clean help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -13,11 +15,20 @@ help: ## this list
 run: $(VENV)/made-run ## everything in one process on the embedded log; prints what to type next
 	@$(BIN)/twistd --nodaemon --pidfile= towerbus $(OPTIONS)
 
-test: $(VENV)/made-test lint types ## all tests, against the wheel as it would be installed
+dev: $(VENV)/made-dev ## the same for work on it: restarts when a file changes, nginx on 8013 and 8043; BUS=amqp://... for RabbitMQ
+	@$(if $(BUS),TOWERBUS_BUS='$(BUS)') $(BIN)/python -m towerbus.dev $(OPTIONS)
+
+test: servers $(VENV)/made-test lint types ## all tests, against the wheel as it would be installed
 	@scripts/test-wheel $(BIN)
 
-quick: $(VENV)/made-test ## the tests, against the working tree
+quick: servers $(VENV)/made-test ## the tests, against the working tree
 	$(BIN)/pytest -x -q
+
+long: servers $(VENV)/made-test ## the tests that take minutes: bridges, systemd, nginx, make dev, the load generators
+	$(BIN)/pytest -q -m long tests $(OPTIONS)
+
+soak: servers $(VENV)/made-test ## minutes of load while everything is killed and cut; every event is accounted for
+	$(BIN)/pytest -q -s -m soak tests/soak $(OPTIONS)
 
 lint: $(VENV)/made-test
 	$(BIN)/ruff check
@@ -26,8 +37,18 @@ lint: $(VENV)/made-test
 types: $(VENV)/made-test
 	$(BIN)/mypy
 
+servers: ## the Debian packages of the servers that tests start
+	@scripts/system-packages rabbitmq postgresql nginx
+
 bench: $(VENV)/made-test ## CPU per delivery beside other servers (bench/README.md)
+	@scripts/system-packages --peers cc zlib rabbitmq redis-server nats-server nchan mosquitto node npm
 	$(BIN)/python bench/run.py $(OPTIONS)
+
+install: ## into PREFIX (/usr/local) with systemd units; as root, or with DESTDIR for packages (docs/operations.md)
+	@PYTHON="$(PYTHON)" PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" scripts/install
+
+uninstall: ## what install has put in place; configuration and data stay
+	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" scripts/uninstall
 
 clean: ## remove what make has made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
@@ -41,6 +62,11 @@ $(VENV)/made-run: $(BIN)/python $(MADE_FROM)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
 	@touch $@
 
-$(VENV)/made-test: $(BIN)/python $(MADE_FROM)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+$(VENV)/made-dev: $(BIN)/python $(MADE_FROM)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@ $(VENV)/made-run
+
+$(VENV)/made-test: $(BIN)/python $(MADE_FROM)
+	@PYTHON=$(BIN)/python scripts/system-packages --optional cc headers
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	@touch $@ $(VENV)/made-run $(VENV)/made-dev

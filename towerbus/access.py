@@ -15,10 +15,15 @@ from functools import cached_property
 import msgspec
 
 from towerbus.errors import ConfigError
+from towerbus.interest import Interest, Sight
 from towerbus.topics import Topic
 
 EVERYTHING = "*"
 """The pattern that grants all of its kind."""
+ANYONE = ""
+"""The badge that every identity holds."""
+MAX_REMEMBERED = 65536
+"""Topics of which it is remembered what opens them."""
 
 
 class Grants(msgspec.Struct, frozen=True, dict=True):
@@ -49,6 +54,10 @@ class Grants(msgspec.Struct, frozen=True, dict=True):
         """Whether a grant to subscribe names the topic."""
         return self._sees.name(topic)
 
+    def within(self, group: str) -> frozenset[str]:
+        """The patterns among the grants to subscribe that may name a topic of the group."""
+        return self._sees.within(group)
+
     def may_emit(self, topic: Topic) -> bool:
         """Whether a grant to emit names the topic."""
         return self._emits.name(topic)
@@ -71,6 +80,10 @@ class Patterns:
         group, type_ = topic
         pairs = self._pairs
         return (group, type_) in pairs or (group, "*") in pairs or ("*", type_) in pairs or ("*", "*") in pairs
+
+    def within(self, group: str) -> frozenset[str]:
+        """Those that may name a topic of the group."""
+        return frozenset(f"{first}/{second}" for first, second in self._pairs if first in {group, EVERYTHING})
 
 
 NO_GRANTS = Grants()
@@ -162,11 +175,23 @@ class AccessRules:
 
     def __init__(self, rules: Sequence[Rule] | None = None, *, ask: bool = False) -> None:
         self._rules = default_rules(ask=ask) if rules is None else tuple(rules)
+        self._opens: dict[Topic, frozenset[str]] = {}
         for rule in self._rules:
             if rule.who is Who.ASK and not ask:
                 raise ConfigError(
                     f'access rule for {", ".join(rule.groups)}: who = "ask" needs an application to ask: give --ask-url'
                 )
+
+    def become(self, other: AccessRules) -> bool:
+        """Take the rules of another, from now on. Everything that was decided has to be decided anew.
+
+        Returns:
+            Whether they are different ones.
+        """
+        changed = self._rules != other._rules
+        self._rules = other._rules
+        self._opens.clear()
+        return changed
 
     def verdict(self, identity: Identity, topic: Topic) -> Verdict:
         """Decide whether an identity may see a topic, or that the application has to be asked."""
@@ -183,8 +208,80 @@ class AccessRules:
             return Verdict.ALLOWED
         return Verdict.ASK if rule.who is Who.ASK else Verdict.DENIED
 
+    def granted(
+        self, identity: Identity, topics: Iterable[Topic], groups: Iterable[str], allowed: frozenset[Topic]
+    ) -> Interest:
+        """What an identity gets of single topics and of whole groups.
+
+        Args:
+            identity: Who.
+            topics: The topics.
+            groups: The groups.
+            allowed: What the application says that it may see.
+        """
+        sights = (self.sight(identity, group) for group in groups)
+        return Interest(
+            frozenset(
+                topic for topic in topics if topic in allowed or self.verdict(identity, topic) is Verdict.ALLOWED
+            ),
+            frozenset(sight for sight in sights if sight.badges),
+        )
+
+    def sight(self, identity: Identity, group: str) -> Sight:
+        """All that an identity may see of a group without anybody being asked; without badges where that is nothing.
+
+        It holds the badges that the group's rules ask for and no others: those who may see the same have equal sights.
+        """
+        asked = self._asked(group)
+        badges: set[str] = set()
+        if Who.EVERYONE in asked:
+            badges.add(ANYONE)
+        if Who.OWN in asked:
+            badges |= _own(str(identity.user))
+        if Who.GRANTED in asked or Who.ASK in asked:
+            badges |= identity.grants.within(group)
+        if asked - {Who.EVERYONE, Who.NOBODY} and identity.grants.sees_everything:
+            badges = {ANYONE, EVERYTHING} if Who.EVERYONE in asked else {EVERYTHING}
+        return Sight(group, frozenset(badges))
+
+    def opens(self, topic: Topic) -> frozenset[str]:
+        """The badges that let their holder see a topic without anybody being asked: one of them is enough."""
+        known = self._opens.get(topic)
+        if known is None:
+            if len(self._opens) >= MAX_REMEMBERED:
+                self._opens.clear()
+            known = self._opens[topic] = self._opened(topic)
+        return known
+
+    def _opened(self, topic: Topic) -> frozenset[str]:
+        rule = next((rule for rule in self._rules if rule.names(topic)), None)
+        if topic.internal or rule is None or rule.who is Who.NOBODY:
+            return frozenset()
+        if rule.who is Who.EVERYONE:
+            return frozenset({ANYONE})
+        if rule.who is Who.OWN:
+            _, dash, user = topic.type.rpartition("_")
+            return frozenset({EVERYTHING}) | (_own(user) if dash else frozenset())
+        group, type_ = topic
+        return frozenset({EVERYTHING, f"{group}/{type_}", f"{group}/*", f"*/{type_}", "*/*"})
+
+    def _asked(self, group: str) -> frozenset[Who]:
+        """What the rules ask for that may decide about a topic of the group."""
+        asked: set[Who] = set()
+        for rule in self._rules if not group.startswith("_") else ():
+            if any(fnmatchcase(group, pattern) for pattern in rule.groups):
+                asked.add(rule.who)
+                if EVERYTHING in rule.types:
+                    break
+        return frozenset(asked)
+
 
 def _owns(identity: Identity, topic: Topic) -> bool:
     """Whether the type ends with `_<user id>`. An id with `_` in it owns nothing: `reached_7` is not `7`."""
     user = str(identity.user)
     return bool(user) and "_" not in user and topic.type.endswith(f"_{user}")
+
+
+def _own(user: str) -> frozenset[str]:
+    """The badge of what a user owns; an id that owns nothing has none. No pattern looks like it."""
+    return frozenset({f"own:{user}"}) if user and "_" not in user and "/" not in user else frozenset()

@@ -8,6 +8,8 @@ from typing import NoReturn
 import click
 
 import towerbus
+from towerbus.commands.bench import bench
+from towerbus.commands.doctor import doctor
 from towerbus.commands.emit import emit
 from towerbus.commands.token import token
 from towerbus.commands.watch import INTERRUPTED, watch
@@ -23,7 +25,7 @@ def cli() -> None:
     """
 
 
-for _command in (emit, watch, token):
+for _command in (emit, watch, token, doctor, bench):
     cli.add_command(_command)
 
 

@@ -5,6 +5,11 @@ A peer's fault is answered and logged as a warning; the other kind is logged as 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from towerbus.positions import Lost
+
 
 class TowerbusError(Exception):
     """Base of all errors that towerbus raises on purpose; its text is fit to be read by a person."""
@@ -46,5 +51,19 @@ class BusUnavailable(NotConfirmed):
         super().__init__(reason, ids, sure=True)
 
 
+class NoRoom(BusUnavailable):
+    """What keeps events for the bus is full. Its text holds nothing of the installation: producers are told it."""
+
+
 class PositionLostError(PeerError):
-    """Nothing complete can be read from a position on; the text says which part is lost, and why."""
+    """Nothing complete can be read from a position on.
+
+    Args:
+        lost: Which part is lost, and why; the log can be read on from `lost.until`.
+        begins: Whether the log begins there, so that all positions before it are lost as well.
+    """
+
+    def __init__(self, lost: Lost, *, begins: bool = False) -> None:
+        super().__init__(lost.reason)
+        self.lost = lost
+        self.begins = begins

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+import secrets
 import time
-import uuid
 
 import msgspec
 
@@ -18,6 +18,9 @@ MAX_PAYLOAD = 1024 * 1024
 MAX_ID = 128
 """Characters in an event's id, at the most."""
 
+MAX_TIME = 253_402_300_800.0
+"""The end of the year 9999, in seconds since the epoch of Unix. A time in milliseconds is beyond it since 1978."""
+
 _ID = re.compile(r"[!-~]+")
 _object = msgspec.json.Decoder(dict)
 
@@ -26,8 +29,8 @@ class EventError(PeerError):
     """What a producer gave can't be an event; the text says why."""
 
 
-class Event(msgspec.Struct, frozen=True, gc=False):
-    """An event, checked. Make it with `event()`.
+class Event(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """An event, checked. Make it with `event()`. The packed form (log/packing.py) has its parts in this order.
 
     Attributes:
         topic: Its address.
@@ -63,22 +66,30 @@ def event(
 
     Raises:
         TopicError: The address is not right.
-        EventError: The payload or the id is not right.
+        EventError: The payload, the id or the time is not right.
     """
     address = topics.emittable(group, type)
     check_payload(payload, limit)
-    return Event(address, payload, new_id() if id is None else checked_id(id), time.time() if at is None else at)
+    id_ = new_id() if id is None else checked_id(id)
+    return Event(address, payload, id_, time.time() if at is None else checked_time(at))
 
 
 def new_id() -> str:
     """An id for an event whose producer gave none."""
-    return uuid.uuid4().hex
+    return secrets.token_hex(16)
 
 
 def checked_id(given: str) -> str:
     """Check an id that a producer gave: 1 to 128 visible ASCII characters."""
     if len(given) > MAX_ID or not _ID.fullmatch(given):
         raise EventError(f"id {given[:40]!r} must be 1 to {MAX_ID} visible ASCII characters without spaces")
+    return given
+
+
+def checked_time(given: float) -> float:
+    """Check when an event happened: seconds since the epoch of Unix, before the year 10000."""
+    if not 0 <= given < MAX_TIME:  # not a number is out as well
+        raise EventError(f"time {given:.17g} is not in seconds since 1970 (in milliseconds?)")
     return given
 
 

@@ -1,8 +1,8 @@
 """Positions: an event's place in the log, opaque to clients and totally ordered.
 
 Written `<epoch>-<term>-<offset>-<place>`: the log's identity, the active worker's term, the record's offset in the log
-and the event's place in the record. The epoch changes when a log is made anew; the term shows up a log that was
-restored from an old copy.
+and the event's place in the record, counted from 1; place 0 is before the record's first event. The epoch changes when
+a log is made anew; the term shows up a log that was restored from an old copy.
 """
 
 from __future__ import annotations
@@ -30,6 +30,20 @@ class Position(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.epoch}-{self.term}-{self.offset}-{self.place}"
+
+
+class Lost(NamedTuple):
+    """What can't be read from the log any more: the events behind `after`, up to `until` and with it.
+
+    Attributes:
+        after: The last position that was known; of another log, maybe.
+        until: Where the log can be read on.
+        reason: For a person.
+    """
+
+    after: Position
+    until: Position
+    reason: str
 
 
 def parse(text: str) -> Position:

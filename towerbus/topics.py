@@ -67,6 +67,16 @@ def topic(group: str, type: str | int) -> Topic:  # noqa: A002 - the glossary's 
     return Topic(group, text)
 
 
+def checked_group(group: str) -> str:
+    """Check a group by itself.
+
+    Raises:
+        TopicError: No topic can have it.
+    """
+    topic(group, "x")
+    return group
+
+
 def emittable(group: str, type: str | int) -> Topic:  # noqa: A002
     """Check a topic that a producer wants to emit to: like `topic`, and not internal."""
     checked = topic(group, type)

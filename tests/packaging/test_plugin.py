@@ -21,15 +21,21 @@ def run(*words, cwd, code=0, **variables):
     return done.stdout + done.stderr
 
 
-def test_twistd_lists_the_command(tmp_path):
-    assert "towerbus " in run("twistd", "--help", cwd=tmp_path)
+COMMANDS = ["towerbus", "towerbus-server", "towerbus-worker", "towerbus-bridge"]
 
 
-def test_its_help_names_every_option(tmp_path):
-    from towerbus.config import OPTIONS
+def test_twistd_lists_the_commands(tmp_path):
+    text = run("twistd", "--help", cwd=tmp_path)
+    for command in COMMANDS:
+        assert f"{command} " in text
 
-    text = run("twistd", "towerbus", "--help", cwd=tmp_path)
-    for option in OPTIONS:
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_its_help_names_every_option(tmp_path, command):
+    from towerbus.config import options
+
+    text = run("twistd", command, "--help", cwd=tmp_path)
+    for option in options(command):
         assert f"--{option.name}=" in text
 
 
@@ -47,7 +53,9 @@ WRONG = {
     ("--listen", "tcp:http:x"): ["--listen", "tcp:http:x"],
     ("--listen", "nonsense"): ["--listen", "nonsense"],
     ("--http", "tcp:99999999"): ["--http"],
-    ("--bus", "amqp://localhost"): ["--bus", "memory:"],
+    ("--bus", "amqp://localhost"): ["--bus", "memory:", "towerbus-server"],
+    ("--bus", "nonsense"): ["--bus", "nonsense", "sqlite:PATH"],
+    ("--bus", "sqlite:/nowhere/log"): ["--bus", "/nowhere/log"],
     ("--auth", "nonsense"): ["nonsense", "jwt:"],
     ("--auth", "jwt:/nowhere/key"): ["/nowhere/key"],
     ("--auth", "tokens:/nowhere/tokens"): ["/nowhere/tokens"],
@@ -63,6 +71,30 @@ def test_wrong_options_are_a_message_and_exit_code_1(words, tmp_path):
     text = run("twistd", "-n", "--pidfile=", "towerbus", *words, cwd=tmp_path, code=1)
     for part in WRONG[words]:
         assert part in text
+
+
+@pytest.mark.parametrize("words", WRONG, ids=" ".join)
+def test_wrong_options_are_one_line(words, tmp_path):
+    text = run("twistd", "-n", "--pidfile=", "towerbus", "--http", "tcp:0", *words, cwd=tmp_path, code=1)
+    # A bind is tried when the log has begun.
+    (line,) = [line for line in text.splitlines() if "#info]" not in line and "starting on" not in line]
+    assert line.partition(" [stderr#error] ")[2].startswith("towerbus: ") or line.startswith("towerbus: ")
+    assert ".;" not in line
+
+
+@pytest.mark.parametrize(
+    ("command", "wanted"),
+    [
+        ("towerbus", "wanted memory: or sqlite:PATH"),
+        ("towerbus-server", "wanted amqp://USER:PASSWORD@HOST/VHOST or amqps://..."),
+        ("towerbus-worker", "wanted amqp://USER:PASSWORD@HOST/VHOST or amqps://..."),
+    ],
+)
+def test_a_bus_that_is_none_is_answered_with_what_the_command_takes(tmp_path, command, wanted):
+    text = run("twistd", "-n", "--pidfile=", command, "--bus", "amqqp://u:secret@h/", cwd=tmp_path, code=1)
+    assert text == f"{command}: --bus: got 'amqqp://...@h/', {wanted}\n"
+    said = " ".join(run("twistd", command, "--help", cwd=tmp_path).split())
+    assert ("memory:" in said) is (command == "towerbus")
 
 
 def test_a_wrong_environment_is_named(tmp_path):

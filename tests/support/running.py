@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 STARTS_WITHIN = 20.0
-STOPS_WITHIN = 5.0
+STOPS_WITHIN = 20.0
 
 _SOCKET = re.compile(r"^(wss?://\S+\?token=(\S+))$", re.MULTILINE)
 _HTTP = re.compile(r"(https?://[^\s/'\"]+)")

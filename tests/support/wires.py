@@ -7,6 +7,7 @@ import json
 import os
 import struct
 import time
+import zlib
 
 from twisted.internet import reactor, task
 from twisted.internet.defer import Deferred
@@ -16,16 +17,16 @@ from zope.interface import implementer
 
 from towerbus.access import AccessRules, Grants, Identity
 from towerbus.auth.interface import IAuthenticator
-from towerbus.dialects import tower
-from towerbus.dispatcher import Lane
+from towerbus.catchup.room import CatchUp
 from towerbus.event import event
+from towerbus.hub import catchup_limits, dialects
 from towerbus.log.memory import MemoryLog
 from towerbus.wire.deadlines import Deadlines
+from towerbus.wire.factory import EventsFactory, WireOptions
 from towerbus.wire.fanout import FanOut
-from towerbus.wire.frames import text_frame
 from towerbus.wire.outlet import broadcast
-from towerbus.wire.websocket import EventsFactory, WireOptions
 
+DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate"
 EVERYTHING = Grants(("*",), ("*",))
 
 
@@ -55,18 +56,38 @@ class Server:
         clock=reactor,
         seconds=time.monotonic,
         now=time.time,
+        log=None,
+        limits=None,
+        deflater=None,
         **options,
     ):
-        lane = Lane(lambda record, place: text_frame(tower.event(record, place)))
-        self.fanout = FanOut([lane], reactor.callLater, broadcast)
-        self.log = MemoryLog(time.monotonic)
-        self.log.follow(self.fanout)
+        rules = rules or AccessRules(ask=oracle is not None)
+        self.deflater = deflater
+        spoken = dialects(rules, deflater)
+        self.log = log or MemoryLog(time.monotonic)
+        self.fanout = FanOut(
+            [lane for each in spoken.values() for lane in each.lanes],
+            reactor.callLater,
+            broadcast,
+            lambda: self.log.tail.end,
+        )
+        options = WireOptions(**options)
+        self.catchup = CatchUp(
+            self.log,
+            self.fanout.flush,
+            rules.opens,
+            reactor.callLater,
+            time.monotonic,
+            limits or catchup_limits(options.outbox),
+        )
         self.deadlines, self.expiries = Deadlines(clock, seconds), Deadlines(clock, seconds)
         self.factory = EventsFactory(
-            options=WireOptions(**options), authenticator=authenticator or Table(), rules=rules or AccessRules(ask=oracle is not None),
-            oracle=oracle, fanout=self.fanout, lane=lane, deadlines=self.deadlines, expiries=self.expiries, now=now, reactor=reactor,
+            options=options, spoken=spoken, authenticator=authenticator or Table(), rules=rules,
+            oracle=oracle, fanout=self.fanout, catchup=self.catchup, deadlines=self.deadlines, expiries=self.expiries, now=now, reactor=reactor,
         )  # fmt: skip
-        self.lane = lane
+        self.fanout.on_lost = self.factory.lost
+        self.log.follow(self.fanout)
+        self.lane, self.v1_lane = spoken["tower"].lane, spoken["towerbus.v1"].lane
         self.clients = []
         self.wrap = lambda endpoint: endpoint
 
@@ -80,6 +101,7 @@ class Server:
     async def stop(self):
         self.deadlines.stopService()
         self.expiries.stopService()
+        self.catchup.close()
         await self.port.stopListening()
         for client in self.clients:
             if not client.lost:
@@ -113,6 +135,7 @@ class RawClient(Protocol):
         self.data, self.head, self.messages = b"", None, []
         self.shaken, self.lost, self.close_code, self.pings = Deferred(), False, None, 0
         self.answers_close = self.answers_pings = True
+        self.compressed = 0
 
     def shake_hands(self, path, headers=()):
         key = base64.b64encode(os.urandom(16)).decode()
@@ -149,7 +172,8 @@ class RawClient(Protocol):
         data, at = self.data, 0
         while len(data) - at >= 2:
             opcode, size, start = data[at] & 15, data[at + 1], at + 2
-            assert data[at] & 0x70 == 0, "reserved bits"
+            reserved = data[at] & 0x70
+            assert reserved == 0 or (reserved == 0x40 and opcode == 1 and DEFLATE in self.head), "reserved bits"
             assert not size & 0x80, "a server must not mask"
             assert opcode in {1, 8, 9, 10}, f"a frame of kind {opcode}: the stream is corrupted"
             if size == 126:
@@ -158,7 +182,11 @@ class RawClient(Protocol):
                 size, start = int.from_bytes(data[at + 2 : at + 10]), at + 10
             if len(data) < start + size:
                 break
-            self._take(opcode, data[start : start + size])
+            payload = data[start : start + size]
+            if reserved:
+                self.compressed += 1
+                payload = inflated(payload)
+            self._take(opcode, payload)
             at = start + size
         self.data = data[at:]
 
@@ -189,6 +217,20 @@ class RawClient(Protocol):
     async def closed(self):
         await until(lambda: self.lost)
         return self.close_code
+
+
+def inflated(payload):
+    """A compressed message, by the receiver's rule (RFC 7692 section 7.2.2), with a window no larger than was agreed."""
+    stream = zlib.decompressobj(-12)
+    found = stream.decompress(payload + b"\x00\x00\xff\xff")
+    assert not stream.unused_data
+    return found
+
+
+def deflated(payload, *, window=15):
+    """A compressed message, by the sender's rule (section 7.2.1)."""
+    stream = zlib.compressobj(9, zlib.DEFLATED, -window)
+    return (stream.compress(payload) + stream.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
 async def until(condition, seconds=30):

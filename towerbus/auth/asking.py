@@ -63,7 +63,7 @@ class Application:
         in_flight: int = IN_FLIGHT,
         clock: Any = None,
     ) -> None:
-        self.shown = _checked(url, option)
+        self.shown = checked(url, option)
         self._url = url
         self._reactor = reactor
         self._clock = reactor if clock is None else clock
@@ -80,12 +80,17 @@ class Application:
         """Send one request, and wait for the whole answer, whatever its status.
 
         Returns:
-            A Deferred that fails with `NotNow` where there is no whole answer in time.
+            A Deferred that fails with `NotNow` where there is no whole answer in time, and with `CancelledError` where
+            it is cancelled.
         """
         asked = Deferred.fromCoroutine(self._in_turn(method, headers, body))
         self._asked.add(asked)
         asked.addTimeout(self._deadline, self._clock, onTimeoutCancel=self._too_late)
-        return asked.addBoth(self._done, asked)
+        # Its own, for a connection that is cancelled fails with one of many errors: who cancels must not read it as an
+        # application that can't be asked, and ask again.
+        outcome: Deferred[Answer] = Deferred(lambda cancelled: _give_up(cancelled, asked))
+        asked.addBoth(self._done, asked).addBoth(_tell, outcome)
+        return outcome
 
     async def close(self) -> None:
         """End what is in flight, with `NotNow`, and close the connections that are kept."""
@@ -137,6 +142,16 @@ class Application:
         raise NotNow(f"{self.shown} can't be asked: {_why(answer)}")
 
 
+def _give_up(outcome: Deferred[Answer], asked: Deferred[Any]) -> None:
+    outcome.errback(CancelledError())
+    asked.cancel()
+
+
+def _tell(answer: Any, outcome: Deferred[Answer]) -> None:
+    if not outcome.called:
+        outcome.callback(answer)
+
+
 class _Body(Protocol):
     """Reads a body, up to a limit."""
 
@@ -164,7 +179,7 @@ class _Body(Protocol):
             self.transport.loseConnection()
 
 
-def _checked(url: str, option: str) -> str:
+def checked(url: str, option: str) -> str:
     """The URL as it may be shown: without user, query and fragment."""
     wanted = "wanted http://HOST[:PORT]/PATH or https://HOST[:PORT]/PATH"
     try:

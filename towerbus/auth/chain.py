@@ -11,7 +11,7 @@ from zope.interface import implementer
 
 from towerbus.access import Identity
 from towerbus.auth.callback import callback, session
-from towerbus.auth.interface import Credential, IAuthenticator, NotNow
+from towerbus.auth.interface import Credential, IAuthenticator, NotNow, Told
 from towerbus.auth.jwt import jwt
 from towerbus.auth.tokens import TokenFile
 from towerbus.errors import ConfigError
@@ -36,6 +36,17 @@ class Chain:
             NotNow: No plugin knows it, and one of them could not tell.
         """
         return self._judged(0, credential, None)
+
+    @property
+    def reloads(self) -> list[Callable[[], str]]:
+        """What reads the plugins' files again, each for one; it may raise ConfigError."""
+        return [plugin.reload for plugin in self._plugins if hasattr(plugin, "reload")]
+
+    def tell(self, told: Told) -> None:
+        """Tell of what becomes of identities that a plugin has given out."""
+        for plugin in self._plugins:
+            if hasattr(plugin, "tell"):
+                plugin.tell(told)
 
     async def close(self) -> None:
         """Let go of the plugins' connections."""

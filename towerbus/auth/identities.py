@@ -12,6 +12,8 @@ from towerbus.access import Grants
 
 PATTERN = r"^(\*|(\*|[A-Za-z0-9_]+)/(\*|[A-Za-z0-9_.-]+))$"
 """A grant: `group/type` with `*` for a whole part, or `*` alone."""
+GRANT = "GROUP/TYPE such as jobs/status_changed, with * for a whole part (jobs/*), or * alone for everything"
+"""The same in words."""
 LATEST = 253402300800
 """Seconds since the epoch of Unix at the end of the year 9999; more than that is milliseconds, or a mistake."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable, Iterable
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -47,6 +48,30 @@ class Refused(TowerbusError):
 
 class NotNow(TowerbusError):
     """The credential can't be judged now; the client is told to come back, and not let in."""
+
+
+class Turnover:
+    """What became of identities that were given out, after what a plugin knows has changed.
+
+    Args:
+        pairs: The identities as they were given out, and as they are now; None for one that is no more.
+    """
+
+    def __init__(self, pairs: Iterable[tuple[Identity, Identity | None]]) -> None:
+        # By object: that of another token, or of another plugin, may be equal. The old ones are held, so that no number
+        # of theirs is another's.
+        self._pairs = {id(old): (old, new) for old, new in pairs}
+
+    def __bool__(self) -> bool:
+        return bool(self._pairs)
+
+    def now(self, identity: Identity) -> Identity | None:
+        """What an identity is now: the same one, where nothing became of it."""
+        return self._pairs.get(id(identity), (identity, identity))[1]
+
+
+Told = Callable[[Turnover], None]
+"""Is told of a turnover. An authenticator that has any takes it with a method `tell`."""
 
 
 class IAuthenticator(Interface):

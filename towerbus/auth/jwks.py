@@ -9,7 +9,7 @@ from twisted.logger import Logger
 
 from towerbus.auth.asking import DEADLINE, Application
 from towerbus.auth.interface import NotNow
-from towerbus.auth.keys import Key, KeyProblem, jwks
+from towerbus.auth.keys import Key, KeyProblem, jwks, verifying
 from towerbus.auth.recent import Shared
 
 _log = Logger()
@@ -36,12 +36,19 @@ class Keys(Protocol):
             A Deferred for when that is done; None where it is of no use now. It raises or fails with `NotNow`.
         """
 
+    def reload(self) -> str:
+        """Look again, whatever is known. Returns what was done, in words.
+
+        Raises:
+            ConfigError: It can't be used; what was known stays.
+        """
+
     async def close(self) -> None:
         """Let go of connections."""
 
 
 class FixedKeys:
-    """The keys of a file.
+    """Keys that stay as they are.
 
     Args:
         keys: The keys.
@@ -57,8 +64,32 @@ class FixedKeys:
     def more(self) -> None:
         """There are no more."""
 
+    def reload(self) -> str:
+        """There is nothing to look at."""
+        return f"{len(self._keys)} keys, which stay as they are"
+
     async def close(self) -> None:
         """Nothing is open."""
+
+
+class FileKeys(FixedKeys):
+    """The keys of a file.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ConfigError: It can't be used.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(verifying(path))
+        self._path = path
+
+    def reload(self) -> str:
+        """Read the file again; a token whose key is gone lets nobody in any more."""
+        self._keys = verifying(self._path)
+        return f"{len(self._keys)} keys from {self._path}"
 
 
 class KeysAtUrl:
@@ -96,6 +127,12 @@ class KeysAtUrl:
                 raise NotNow(self._trouble)
             return None
         return self._fetch()
+
+    def reload(self) -> str:
+        """Fetch the keys again beside the work; the log tells what comes of it."""
+        if not self._in_flight:
+            self._fetch().addErrback(lambda failure: failure.trap(NotNow) and None)  # the log has it
+        return f"the keys at {self._application.shown} are being fetched"
 
     async def close(self) -> None:
         """End what is in flight, and close the connections."""

@@ -7,6 +7,7 @@ Claims: `sub` (the user; digits become an integer), `name`, `exp`, `nbf`, `aud` 
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,10 +21,10 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from towerbus.access import Identity
-from towerbus.auth.identities import GivenGrants, Moment, Name, UserText, digest, user_id
+from towerbus.auth.identities import GRANT, PATTERN, GivenGrants, Moment, Name, UserText, digest, user_id
 from towerbus.auth.interface import Credential, IAuthenticator, Kind, Refused
-from towerbus.auth.jwks import FixedKeys, Keys, KeysAtUrl
-from towerbus.auth.keys import Key, signing, verifying
+from towerbus.auth.jwks import FileKeys, Keys, KeysAtUrl
+from towerbus.auth.keys import Key, signing
 from towerbus.auth.recent import Recent
 from towerbus.errors import ConfigError
 
@@ -105,6 +106,14 @@ class JwtAuthenticator:
         key = digest(token)
         return self._known.get(key) or self._judged(token, key)
 
+    def reload(self) -> str:
+        """Look for the keys again. Returns what was done, in words.
+
+        Raises:
+            ConfigError: They can't be used; those known stay.
+        """
+        return self._source.reload()
+
     async def close(self) -> None:
         """Let go of the connections to where the keys are."""
         await self._source.close()
@@ -147,7 +156,7 @@ def jwt(where: str, reactor: Any, *, now: Callable[[], float] = time.time, clock
     """
     if where.startswith(("http://", "https://")):
         return JwtAuthenticator(KeysAtUrl(where, reactor, clock=clock), now)
-    return JwtAuthenticator(FixedKeys(verifying(where)), now)
+    return JwtAuthenticator(FileKeys(where), now)
 
 
 def mint(
@@ -182,6 +191,10 @@ def mint(
         claims["name"] = name
     if expires_in is not None:
         claims["exp"] = math.ceil(now() + expires_in)
+    for option, patterns in (("--subscribe", subscribe), ("--emit", emit)):
+        for pattern in patterns:
+            if not re.fullmatch(PATTERN, pattern):
+                raise ConfigError(f"{option}: got {pattern!r}, wanted {GRANT}")
     if subscribe or emit:
         claims["towerbus"] = {"subscribe": list(subscribe), "emit": list(emit)}
     try:

@@ -32,7 +32,7 @@ from zope.interface import implementer
 
 from towerbus.access import Grants, Identity
 from towerbus.auth.identities import GivenGrants, Moment, Name, Pattern, UserText, digest
-from towerbus.auth.interface import Credential, IAuthenticator, Kind, Refused
+from towerbus.auth.interface import Credential, IAuthenticator, Kind, Refused, Told, Turnover
 from towerbus.errors import ConfigError
 
 _log = Logger()
@@ -79,6 +79,11 @@ class TokenFile:
         self._mark = self._marked()
         self._looked = seconds()
         self._table = read(self._path)
+        self._tell: Told = _nobody
+
+    def tell(self, told: Told) -> None:
+        """Tell of the identities whose tokens are gone, or have other entries, whenever the file was read again."""
+        self._tell = told
 
     def authenticate(self, credential: Credential) -> Identity | None:
         """Look a token up.
@@ -95,14 +100,28 @@ class TokenFile:
             raise Refused(f"the token of user {identity.user!r} in {self._path} has expired")
         return identity
 
+    def reload(self) -> str:
+        """Read the file again, whether or not it has changed. Returns what was read, in words.
+
+        Raises:
+            ConfigError: It can't be used; the tokens read before stay.
+        """
+        self._mark = self._marked()
+        table, before = read(self._path), self._table
+        # Who is as before stays the same object: by that connections are known.
+        self._table = {key: before[key] if before.get(key) == new else new for key, new in table.items()}
+        gone = [(old, self._table.get(key)) for key, old in before.items() if self._table.get(key) is not old]
+        turnover = Turnover((old, _same_user(old, new)) for old, new in gone)
+        if turnover:
+            self._tell(turnover)
+        return f"{len(self._table)} tokens from {self._path}"
+
     def _look(self) -> None:
         self._looked = self._seconds()
-        mark = self._marked()
-        if mark == self._mark:
+        if self._marked() == self._mark:
             return
-        self._mark = mark
         try:
-            self._table = read(self._path)
+            self.reload()
         except ConfigError as error:
             _log.warn("tokens_not_read: {reason}; the tokens read before stay", reason=str(error))
         else:
@@ -115,6 +134,15 @@ class TokenFile:
         except OSError:
             return ()
         return (found.st_mtime_ns, found.st_size, found.st_ino)
+
+
+def _same_user(old: Identity, new: Identity | None) -> Identity | None:
+    """What a token's entry became; another user's is nothing that a connection can become."""
+    return new if new is not None and new.user == old.user else None
+
+
+def _nobody(_: Turnover) -> None:
+    """Nobody wants to know."""
 
 
 def read(path: Path) -> dict[bytes, Identity]:

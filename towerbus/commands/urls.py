@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import click
 
 from towerbus.errors import ConfigError
+from towerbus.urls import ESCAPES, shown
 
 WEBSOCKET_URL = "ws://127.0.0.1:8051/websocket/"
 HTTP_URL = "http://127.0.0.1:8052"
@@ -40,7 +41,7 @@ def websocket_url(url: str) -> str:
     if scheme in {"http", "https"} and port == _HTTP_PORT:
         return f"{_TWINS[scheme]}://{host}:{_WEBSOCKET_PORT}/websocket/{query}"
     if scheme not in {"ws", "wss"} or not host or not url.isascii() or not url.isprintable():
-        raise ConfigError(f"{url!r} is not the URL of a WebSocket; wanted is one such as {WEBSOCKET_URL}")
+        raise ConfigError(f"{shown(url)} is not the URL of a WebSocket; wanted is one such as {WEBSOCKET_URL}")
     return url
 
 
@@ -53,7 +54,8 @@ def _parts(url: str) -> tuple[str, str, int | None, str]:
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise ConfigError(f"{url!r} is not a URL: {error}") from error
+    except ValueError:
+        # Python's words may hold a part of a password.
+        raise ConfigError(f"not a URL: its host or its port is not right ({ESCAPES})") from None
     host = parts.hostname or ""
     return parts.scheme, f"[{host}]" if ":" in host else host, port, f"?{parts.query}" if parts.query else ""

@@ -13,10 +13,11 @@ import click
 
 from towerbus import topics
 from towerbus.commands.urls import WEBSOCKET_URL, has_token, token_option, websocket_url
+from towerbus.dialects.reading import ALL
+from towerbus.dialects.watching import Listener, Watch
 from towerbus.errors import ConfigError, TowerbusError
+from towerbus.positions import parse
 
-TYPES = {"jobs": ["status_changed", "summary"], "schedules": ["changed"], "inventories": ["status_changed"]}
-"""What `watch GROUP` means for groups with few types."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 and the signal's number."""
 
@@ -30,19 +31,28 @@ INTERRUPTED = 130
     help="The WebSocket's URL [$TOWERBUS_URL].",
 )
 @token_option
+@click.option("--since", metavar="POSITION", help="Begin behind this position, with what was missed since.")
+@click.option("--positions", is_flag=True, help="Print whole events: group, type, position, id, time, and the payload.")
 @click.option("--json", "raw", is_flag=True, help="Print events just as they come, also on a terminal.")
 @click.option("--count", type=click.IntRange(1), help="Stop after so many events.")
 @click.argument("wanted", metavar="GROUP[:TYPE]...", nargs=-1, required=True)
-def watch(url: str, token: str, raw: bool, count: int | None, wanted: tuple[str, ...]) -> None:
+def watch(
+    url: str, token: str, since: str | None, positions: bool, raw: bool, count: int | None, wanted: tuple[str, ...]
+) -> None:
     """Print events as they happen: one JSON object a line, just as it was emitted; on a terminal, indented.
 
-    A group is given with a type (job_events:42); jobs, schedules and inventories stand for all their types. What is
-    refused, and a connection that is lost and made again, is told on standard error. Ctrl-C ends it.
+    GROUP or GROUP:* stands for all types of a group that the token may see, GROUP:TYPE for one (job_events:42). After
+    a lost connection it goes on where it was cut off. What is refused or lost, and when nothing may have come
+    through, is told on standard error. Ctrl-C ends it.
+
+    With --positions each line is the whole event, {"group", "type", "position", "id", "time", "data": payload}; its
+    position is what --since takes.
 
     TOWERBUS_URL may also hold the HTTP listener's URL, as long as both listeners have their default ports (8051, 8052).
 
     \b
     towerbus watch jobs
+    towerbus watch --positions 'job_events:*' > events
     towerbus watch jobs:status_changed job_events:42
     towerbus watch --count 1 jobs | jq .status
     """  # noqa: D301 - click's mark
@@ -50,7 +60,10 @@ def watch(url: str, token: str, raw: bool, count: int | None, wanted: tuple[str,
     shown = "" if has_token(address) else token
     if not all("!" <= character <= "~" for character in shown):
         raise ConfigError("the token has blanks, line breaks or characters outside ASCII: it was not copied whole")
-    _watch(address, shown, groups(wanted), Printer(pretty=sys.stdout.isatty() and not raw, count=count))
+    if since is not None:
+        parse(since)
+    printer = Printer(pretty=sys.stdout.isatty() and not raw, whole=positions, count=count)
+    _watch(address, shown, Watch(groups(wanted), Listener(printer.show, _notice), since), printer)
 
 
 def groups(wanted: Iterable[str]) -> dict[str, list[str]]:
@@ -58,18 +71,16 @@ def groups(wanted: Iterable[str]) -> dict[str, list[str]]:
 
     Raises:
         TopicError: One of them can't be a topic.
-        ConfigError: A group needs a type and has none.
     """
     found: dict[str, list[str]] = {}
     for each in wanted:
         group, colon, type_ = each.partition(":")
-        if colon:
-            types = [topics.topic(group, type_).type]
-        elif group in TYPES:
-            types = TYPES[group]
+        if colon and type_ != ALL:
+            type_ = topics.topic(group, type_).type
         else:
-            raise ConfigError(f"{group!r} needs a type, as in {group}:42; only {', '.join(TYPES)} may stand alone")
-        found.setdefault(group, []).extend(types)
+            topics.checked_group(group)
+            type_ = ALL
+        found.setdefault(group, []).append(type_)
     return found
 
 
@@ -78,21 +89,24 @@ class Printer:
 
     Args:
         pretty: Indent them, for a person.
+        whole: Print whole events, not only their payloads.
         count: How many are enough; None for no end.
     """
 
-    def __init__(self, *, pretty: bool, count: int | None) -> None:
+    def __init__(self, *, pretty: bool, whole: bool, count: int | None) -> None:
         self._pretty = pretty
+        self._whole = whole
         self._left = count
         self.stop: Callable[[], None] = lambda: None
         self.trouble: TowerbusError | None = None
 
-    def show(self, payload: bytes) -> None:
+    def show(self, message: bytes, payload: bytes) -> None:
         """Print an event."""
         if self._left == 0:
             return
+        text = message if self._whole else payload
         try:
-            sys.stdout.buffer.write((_indented(payload) if self._pretty else payload) + b"\n")
+            sys.stdout.buffer.write((_indented(text) if self._pretty else text) + b"\n")
             sys.stdout.buffer.flush()
         except OSError as error:
             self._lost(error)
@@ -124,7 +138,7 @@ def _notice(text: str) -> None:
     click.echo(_plain(text), err=True)
 
 
-def _watch(url: str, token: str, wanted: dict[str, list[str]], printer: Printer) -> None:
+def _watch(url: str, token: str, wanted: Watch, printer: Printer) -> None:
     from twisted.internet import reactor
     from twisted.internet.defer import Deferred
     from twisted.internet.task import react
@@ -137,7 +151,7 @@ def _watch(url: str, token: str, wanted: dict[str, list[str]], printer: Printer)
         except TowerbusError as error:
             printer.trouble = error
 
-    watcher = Watcher(reactor, url, token, wanted, printer.show, _notice)
+    watcher = Watcher(reactor, url, token, wanted, _notice)
     printer.stop = watcher.stop
     # Twisted would end on Ctrl-C with exit code 0 and a word in a log that nobody reads.
     signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))

@@ -1,0 +1,141 @@
+"""A proxy before a WebSocket that lies: it drops, repeats, swaps, changes or misdirects one event of one client, or cuts it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from urllib.parse import urlsplit
+
+TEXT = 0x81
+
+
+class LyingProxy:
+    """Forwards to a server, in threads, and lies once: `with LyingProxy(url, "drop") as proxy`.
+
+    Attributes:
+        url: The WebSocket's, through the proxy.
+        told: How many lies it has told.
+        peers: The addresses that have connected.
+
+    The lie is about an event that another client has got already, and the third of its client or a later one. A lie that
+    takes two frames takes the next as well.
+    """
+
+    def __init__(self, url, lie="tell_the_truth", begins=b'{"run":'):
+        parts = urlsplit(url)
+        self._to = (parts.hostname, parts.port)
+        self._lie, self._begins = getattr(self, f"_{lie}"), begins
+        self._lock, self._liar, self._seen, self.told = threading.Lock(), None, {}, 0
+        self.peers = set()
+        self._listening = socket.create_server(("127.0.0.1", 0), backlog=100)
+        self._sockets = [self._listening]
+        self.url = url.replace(f":{parts.port}", f":{self._listening.getsockname()[1]}")
+        self._threads = []
+
+    def __enter__(self):
+        self._begin(self._accept)
+        return self
+
+    def __exit__(self, *reason):
+        for each in self._sockets:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+        for thread in self._threads:
+            thread.join()
+
+    def _begin(self, what, *given):
+        thread = threading.Thread(target=what, args=given, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                client, (peer, _) = self._listening.accept()
+                self.peers.add(peer)
+                server = socket.create_connection(self._to)
+                self._sockets += [client, server]
+                self._begin(self._up, client, server)
+                self._begin(self._down, server, client)
+
+    def _up(self, client, server):
+        with contextlib.suppress(OSError):
+            while data := client.recv(65536):
+                server.sendall(data)
+            server.shutdown(socket.SHUT_WR)
+
+    def _down(self, server, client):
+        with contextlib.suppress(OSError):
+            stream = server.makefile("rb")
+            while (line := stream.readline()) != b"\r\n":
+                client.sendall(line)
+            client.sendall(line)
+            events, kept = 0, []
+            while frame := _frame(stream):
+                if frame[0] != TEXT or self._begins not in frame[:20]:
+                    client.sendall(frame)
+                    continue
+                events += 1
+                for each in self._told(client, frame, events, kept):
+                    client.sendall(each)
+            client.shutdown(socket.SHUT_WR)
+
+    def _told(self, client, frame, number, kept):
+        """What is sent on for an event."""
+        with self._lock:
+            again = any(frame in seen for seen in self._seen.values())
+            self._seen.setdefault(client, set()).add(frame)
+            if self._liar is None and number >= 3 and again:
+                self._liar = client
+            if self._liar is not client or self.told:
+                return [frame]
+            made = self._lie(client, frame, kept)
+            self.told += made != [frame] and not kept
+            return made
+
+    def _tell_the_truth(self, client, frame, kept):
+        return [frame]
+
+    def _drop(self, client, frame, kept):
+        return []
+
+    def _repeat(self, client, frame, kept):
+        return [frame, frame]
+
+    def _swap(self, client, frame, kept):
+        if not kept:
+            kept.append(frame)
+            return []
+        return [frame, kept.pop()]
+
+    def _change(self, client, frame, kept):
+        at = frame.rindex(b'"}') - 1
+        return [frame[:at] + bytes([frame[at] ^ 1]) + frame[at + 1 :]]
+
+    def _displace(self, client, frame, kept):
+        at = frame.index(b'"position":"') + 12
+        return [frame[:at] + bytes([frame[at] ^ 1]) + frame[at + 1 :]]
+
+    def _misdirect(self, client, frame, kept):
+        """One that goes to clients with other topics only."""
+        others = [next(iter(seen)) for seen in self._seen.values() if not seen & self._seen[client]]
+        return [frame, others[0]] if others else [frame]
+
+    def _invent(self, client, frame, kept):
+        return [frame, b'\x81\x0a{"hm":"x"}']
+
+    def _cut(self, client, frame, kept):
+        client.shutdown(socket.SHUT_RDWR)
+        return [b""]
+
+
+def _frame(stream):
+    """One frame of a server's, whole."""
+    head = stream.read(2)
+    if len(head) < 2:
+        return b""
+    width = {126: 2, 127: 8}.get(head[1], 0)
+    size = stream.read(width)
+    return head + size + stream.read(int.from_bytes(size) if width else head[1])

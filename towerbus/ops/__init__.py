@@ -1,0 +1,1 @@
+"""What those who run it look at: the canary, health and metrics."""
