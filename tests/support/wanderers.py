@@ -124,7 +124,10 @@ class Dice(random.Random):
 
 
 async def wander(server, seed, count, seconds):
-    """Clients drop and come back, replace their sets and stall, while events flow."""
+    """Clients drop and come back, replace their sets and stall, while events flow.
+
+    For some seconds, and until so many came back and got what they had missed: a busy machine needs longer for that.
+    """
     print(f"seed {seed}")
     # What the kernel holds for a connection is small, so that stalls are felt.
     server.port.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32_768)
@@ -133,14 +136,13 @@ async def wander(server, seed, count, seconds):
     for client in clients:
         await client.connect()
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    while time.monotonic() < end or server.catchup.counts.recovered <= count:
         await truth.emit([dice.choice(NAMES) for _ in range(dice.randint(1, 6))], dice.choice([0, 300, 8000]))
         await dice.move(clients)
         if dice.random() < 0.3:
             await turns(1)
     await settle(server, truth, clients)
     print(truth.number, "events", server.catchup.counts.__dict__, server.factory.counts.slow_consumers, "slow")
-    assert server.catchup.counts.recovered > count
 
 
 async def settle(server, truth, clients):
