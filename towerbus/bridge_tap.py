@@ -9,8 +9,9 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 from towerbus.bridge.configuration import BridgeOptions, read
-from towerbus.config import BRIDGE, Settings
+from towerbus.config import Settings
 from towerbus.errors import ConfigError
+from towerbus.options import BRIDGE
 from towerbus.tap import CommandOptions, made
 
 

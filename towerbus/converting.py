@@ -1,10 +1,11 @@
-"""What stands in a file becomes a struct; a mistake becomes an error: its key, what it got, what is wanted. Pure."""
+"""What stands in a file becomes a struct; mistakes become an error: their keys, what they got, what is wanted. Pure."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Any, TypeVar
+import types
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
@@ -13,12 +14,8 @@ from towerbus.errors import ConfigError
 MAX_SHOWN = 80
 """Characters of a value that an error quotes, at the most."""
 
-_AT = re.compile(r"^(.*?)(?: - at `\$(.*)`)?$", re.DOTALL)
-_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`")
-_MISSING = re.compile(r"Object missing required field `(.*)`")
+_WORDS = re.compile(r"^(.*?)(?: - at `\$.*`)?$", re.DOTALL)
 _EXPECTED = re.compile(r"Expected (.*), got (.*)")
-_ENUM = re.compile(r"Invalid enum value .*")
-_STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 _KINDS = {
     "str": "a text",
     "int": "a whole number",
@@ -28,13 +25,6 @@ _KINDS = {
     "object": "a table",
     "null": "nothing",
 }
-_FORMS = (
-    msgspec.inspect.StructType,
-    msgspec.inspect.ListType,
-    msgspec.inspect.VarTupleType,
-    msgspec.inspect.EnumType,
-    msgspec.inspect.LiteralType,
-)
 _SECRET = ("url", "secret", "password", "dsn")
 
 T = TypeVar("T")
@@ -49,12 +39,23 @@ def convert(value: object, kind: type[T], where: str) -> T:
         where: The file and the key, for the error.
 
     Raises:
-        ConfigError: It is not right.
+        ConfigError: It is not right; the text has one line for each mistake. What a struct's `__post_init__` refuses is
+            told once all of its keys are right by themselves.
     """
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise ConfigError(_explained(str(error), value, kind, where)) from error
+        raise ConfigError("\n".join(_mistakes(value, kind, where, ""))) from error
+
+
+def refuse(mistakes: Iterable[str]) -> None:
+    """Let a struct's `__post_init__` tell all that it refuses.
+
+    Raises:
+        ValueError: There is something; the text has one line for each.
+    """
+    if text := "\n".join(mistakes):
+        raise ValueError(text)
 
 
 def is_secret(key: str) -> bool:
@@ -72,23 +73,51 @@ def shown(key: str, value: object) -> str:
     return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "..."
 
 
-def _explained(text: str, value: Any, kind: Any, where: str) -> str:
-    """Msgspec's words, as ours."""
-    found = _AT.match(text)
-    words, path = (found[1], found[2] or "") if found is not None else (text, "")
-    of = _wanted_at(msgspec.inspect.type_info(kind), path)
-    where, value, key = _followed(path, value, where)
-    if unknown := _UNKNOWN.match(words):
-        return f"{where}.{unknown[1]}: there is no such key; there are {', '.join(_keys(of))}"
-    if missing := _MISSING.match(words):
-        return f"{where}.{missing[1]}: is missing; it must be given"
+def _mistakes(value: Any, kind: Any, where: str, key: str) -> Iterator[str]:
+    """All mistakes: those of the parts, or that of the whole."""
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        found = _WORDS.match(str(error))
+        words = found[1] if found is not None else str(error)
+        yield from list(_of_parts(value, kind, where, key)) or _explained(words, value, kind, where, key)
+
+
+def _of_parts(value: Any, kind: Any, where: str, key: str) -> Iterator[str]:
+    for form in get_args(kind) if get_origin(kind) in {Union, types.UnionType} else (kind,):
+        of, parts = get_origin(form), get_args(form)
+        if isinstance(value, dict) and isinstance(form, type) and issubclass(form, msgspec.Struct):
+            yield from _of_fields(value, form, where)
+        elif isinstance(value, dict) and of is dict:
+            for name, part in value.items():
+                yield from _mistakes(part, parts[1], f"{where}.{name}", name)
+        elif isinstance(value, list) and of in {list, tuple}:
+            for number, part in enumerate(value):
+                yield from _mistakes(part, parts[0], f"{where}[{number}]", key)
+
+
+def _of_fields(value: dict[str, Any], form: type[msgspec.Struct], where: str) -> Iterator[str]:
+    fields = {field.encode_name: field for field in msgspec.structs.fields(form)}
+    for name, part in value.items():
+        if name in fields:
+            yield from _mistakes(part, fields[name].type, f"{where}.{name}", name)
+        else:
+            yield f"{where}.{name}: there is no such key; there are {', '.join(fields)}"
+    for name, field in fields.items():
+        if field.required and name not in value:
+            yield f"{where}.{name}: is missing; it must be given"
+
+
+def _explained(words: str, value: Any, kind: Any, where: str, key: str) -> Iterator[str]:
+    """Msgspec's words on a value, or a struct's own, as ours."""
     if expected := _EXPECTED.match(words):
-        return f"{where}: got {shown(key, value)}, wanted {_wanted(expected[1])}"
-    if _ENUM.match(words) and (known := _known(of)):
-        return f"{where}: got {shown(key, value)}, wanted {', '.join(known)}"
-    if isinstance(value, dict):
-        return f"{where}: {words}"
-    return f"{where}: got {shown(key, value)}: {words}"
+        yield f"{where}: got {shown(key, value)}, wanted {_wanted(expected[1])}"
+    elif words.startswith("Invalid enum value"):
+        yield f"{where}: got {shown(key, value)}, wanted {', '.join(_known(kind))}"
+    elif isinstance(value, dict):
+        yield from (f"{where}: {line}" for line in words.splitlines())
+    else:
+        yield f"{where}: got {shown(key, value)}: {words}"
 
 
 def _wanted(expected: str) -> str:
@@ -96,50 +125,14 @@ def _wanted(expected: str) -> str:
     return " or ".join(kinds)
 
 
-def _followed(path: str, value: Any, where: str) -> tuple[str, Any, str]:
-    """Follow msgspec's path to a value: its place, the value, and its key."""
-    key = ""
-    for name, index in _STEP.findall(path):
-        try:
-            value = value[name] if name else value[int(index)]
-        except (LookupError, TypeError, ValueError):
-            value = None
-        key = name or key
-        where += f".{name}" if name else f"[{index}]"
-    return where, value, key
-
-
-def _wanted_at(kind: msgspec.inspect.Type, path: str) -> msgspec.inspect.Type | None:
-    """Follow msgspec's path to what is wanted there; None where that has several forms."""
-    at: msgspec.inspect.Type | None = kind
-    for name, _ in _STEP.findall(path):
-        at = next(_below(at, name), None)
-    return next(_forms(at), None)
-
-
-def _below(kind: msgspec.inspect.Type | None, name: str) -> Iterator[msgspec.inspect.Type]:
-    for form in _forms(kind):
-        if isinstance(form, msgspec.inspect.StructType):
-            yield from (field.type for field in form.fields if field.encode_name == name)
-        elif isinstance(form, msgspec.inspect.ListType | msgspec.inspect.VarTupleType) and not name:
-            yield form.item_type
-
-
-def _forms(kind: msgspec.inspect.Type | None) -> Iterator[msgspec.inspect.Type]:
-    """Of what a value may be, what has parts or can be counted up."""
-    if isinstance(kind, msgspec.inspect.UnionType):
-        for each in kind.types:
-            yield from _forms(each)
-    elif isinstance(kind, _FORMS):
-        yield kind
-
-
-def _known(kind: msgspec.inspect.Type | None) -> list[str]:
-    """The values that there are, where they can be counted up."""
-    if isinstance(kind, msgspec.inspect.EnumType):
-        return [str(each.value) for each in kind.cls]
-    return [str(each) for each in kind.values] if isinstance(kind, msgspec.inspect.LiteralType) else []
-
-
-def _keys(kind: msgspec.inspect.Type | None) -> tuple[str, ...]:
-    return tuple(field.encode_name for field in kind.fields) if isinstance(kind, msgspec.inspect.StructType) else ()
+def _known(kind: Any) -> list[str]:
+    """The values that there are of an enumeration or a literal."""
+    found = msgspec.inspect.type_info(kind)
+    forms = found.types if isinstance(found, msgspec.inspect.UnionType) else (found,)
+    known: list[str] = []
+    for form in forms:
+        if isinstance(form, msgspec.inspect.EnumType):
+            known += [str(each.value) for each in form.cls]
+        elif isinstance(form, msgspec.inspect.LiteralType):
+            known += [str(each) for each in form.values]
+    return known

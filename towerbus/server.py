@@ -12,7 +12,7 @@ from towerbus.amqp.intake import AmqpIntake
 from towerbus.amqp.log import AmqpLog
 from towerbus.amqp.url import Broker, of_bus
 from towerbus.auth.chain import authenticator
-from towerbus.config import SERVER, Settings
+from towerbus.config import Settings
 from towerbus.errors import ConfigError
 from towerbus.giving_up import give_up
 from towerbus.hub import Hub, hub
@@ -23,6 +23,7 @@ from towerbus.ops.canary import Canary
 from towerbus.ops.health import Alive, Ready
 from towerbus.ops.metrics import Bus, Clients, Metrics, Running, Tail
 from towerbus.ops.sessions import Sessions
+from towerbus.options import SERVER
 from towerbus.services import allow_connections, positions, serving, together
 
 

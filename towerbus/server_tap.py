@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.application.service import IService
 
-from towerbus.config import SERVER
+from towerbus.options import SERVER
 from towerbus.tap import CommandOptions, made
 
 

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 from twisted.application.service import IService
 from twisted.python import usage
 
-from towerbus.config import EVERYTHING, Option, Settings, options, settings
+from towerbus.config import Settings, settings
 from towerbus.errors import ConfigError
+from towerbus.options import EVERYTHING, Option, options
 from towerbus.steady import steady
 
 

@@ -73,13 +73,13 @@ def installed(vhost, tmp_path):
         yield vhost
 
 
-def examine(tmp_path, tables, *words, bus):
+def examine(tmp_path, tables, *words, bus=""):
     file = tmp_path / "bridges.toml"
     file.write_text(tables)
     done = subprocess.run(
-        [TOWERBUS, "doctor", "--json", "--config", str(file), *words],
+        [TOWERBUS, "doctor", "--json", "--config", str(file), "--bridge-state", str(tmp_path / "state"), *words],
         cwd=tmp_path,
-        env=environment(TOWERBUS_BUS=bus, TOWERBUS_BRIDGE_STATE=str(tmp_path / "state")),
+        env=environment(**({"TOWERBUS_BUS": bus} if bus else {})),
         capture_output=True,
         text=True,
         timeout=60,
@@ -110,6 +110,7 @@ def test_each_bridge_is_looked_at_and_nothing_is_changed(installed, tmp_path):
     assert "127.0.0.1:1" in seen["bridge bad-hook", "error"]["text"]
     assert all(each["mend"] for (_, level), each in seen.items() if level == "error")
     assert "wrong" not in json.dumps(found)
+    assert "--auth" not in json.dumps(found), "nobody logs in to a bridge"
     assert not (tmp_path / "state").exists()
 
 
@@ -123,5 +124,7 @@ def test_mistakes_in_the_tables_are_all_named(installed, tmp_path):
 
 def test_bridges_without_rabbitmq_are_named(tmp_path):
     tables = '[[bridge]]\nname = "e"\n[bridge.source]\nkind = "http"\nlisten = "unix:/tmp/e.sock"\n'
-    found = examine(tmp_path, tables, bus="memory:")
-    assert any("bridges need RabbitMQ" in each["text"] for each in found if each["level"] == "error")
+    found = examine(tmp_path, tables)
+    assert ("configuration", "bridges need RabbitMQ as the bus, and no --bus is given") in [
+        (each["check"], each["text"]) for each in found if each["level"] == "error"
+    ]

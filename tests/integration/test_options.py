@@ -22,7 +22,7 @@ from support.worker import LogText, running_worker
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from towerbus.config import OPTIONS
+from towerbus.options import OPTIONS
 
 pytestmark = pytest.mark.long
 

@@ -32,7 +32,7 @@ def test_twistd_lists_the_commands(tmp_path):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_its_help_names_every_option(tmp_path, command):
-    from towerbus.config import options
+    from towerbus.options import options
 
     text = run("twistd", command, "--help", cwd=tmp_path)
     for option in options(command):

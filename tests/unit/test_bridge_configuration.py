@@ -60,7 +60,13 @@ def test_good_tables():
         ),
         ('queue = "tasks"', 'queue = "t"\nprefetch = 0', "prefetch: got 0, wanted a number from 1"),
         ("env:CALLBACK", "env:MISSING", "source.url: got 'env:MISSING', wanted a variable that is in the environment"),
-        ('group = "job_events"', 'group = "{nothing.x}"', "mapping: group: got '{nothing.x}', wanted"),
+        (
+            'group = "job_events"',
+            'group = "{paylod.x}"',
+            "mapping: group: got '{paylod.x}': {paylod.x} is no place: places are {payload.KEY}",
+        ),
+        ('group = "job_events"', 'group = "{x"', "mapping: group: got '{x': it is no template such as job_events or"),
+        ('group = "job_events"', 'payload = "payload..x"', "payload: got 'payload..x', wanted a path in the body"),
         ('group = "job_events"', 'group = "a b"', "mapping: group: group 'a b' must be letters"),
         ('group = "job_events"', "group = 7", "mapping.group: got 7, wanted a text"),
         ('group = "job_events"', 'shape = "rnner"', "mapping.shape: got 'rnner', wanted plain, runner"),
@@ -130,6 +136,32 @@ def test_all_mistakes_are_told_at_once():
             CALLBACK="x",
         )
     assert len(str(caught.value).splitlines()) == 3
+
+
+def test_all_mistakes_of_one_table_are_told_at_once():
+    with pytest.raises(ConfigError) as caught:
+        parsed(
+            GOOD.replace('queue = "tasks"', 'queue = 5\nprefetch = "many"\nqeue = 1')
+            .replace('group = "job_events"', 'group = "a b"\nid = "{x"\npayload = "body"')
+            .replace('secret = "0123456789abcdef01234567"', 'secret = "env:NONE"\nbatch = "all"\nretry = 5')
+        )
+    for line, words in zip(
+        str(caught.value).splitlines(),
+        [
+            "bridge 'callback': source.url: got 'env:CALLBACK'",
+            "bridge 'callback': source.queue: got 5",
+            "bridge 'callback': source.prefetch: got 'many'",
+            "bridge 'callback': source.qeue: there is no such key; there are url, queue, prefetch",
+            "bridge 'callback': mapping: group: group 'a b' must be letters, digits and _ only, and not empty",
+            "bridge 'callback': mapping: id: got '{x': it is no template such as job_events or {payload.job} (expected '}' before",
+            "bridge 'callback': mapping: payload: got 'body'",
+            "bridge 'hook': sink.secret: got 'env:NONE'",
+            "bridge 'hook': sink.batch: got 'all'",
+            "bridge 'hook': sink.retry: there is no such key; there are url, secret, batch",
+        ],
+        strict=True,
+    ):
+        assert words in line
 
 
 def test_something_else_than_tables():

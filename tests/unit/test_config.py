@@ -10,8 +10,9 @@ import pytest
 from support.running import environment
 
 from towerbus.access import Rule, Who
-from towerbus.config import EVERYTHING, OPTIONS, SERVER, WORKER, options, settings
+from towerbus.config import settings
 from towerbus.errors import ConfigError
+from towerbus.options import EVERYTHING, OPTIONS, SERVER, WORKER, options
 
 SAMPLE = Path(__file__).parents[2] / "etc" / "towerbus.toml"
 
@@ -128,6 +129,28 @@ def test_a_mistake_is_named_with_file_key_and_what_is_wanted(tmp_path, text):
         from_file(tmp_path, text)
     for part in ["towerbus.toml", *MISTAKES[text]]:
         assert part in str(caught.value)
+
+
+def test_all_mistakes_are_told_at_once(tmp_path):
+    file = tmp_path / "t.toml"
+    file.write_text('outbox = 5\nnothing = 1\n[[access]]\ngroups = "x"\nwhom = 1\n')
+    with pytest.raises(ConfigError) as caught:
+        settings({"drain": "soon"}, {"TOWERBUS_MAX_FRAME": "-"}, str(file))
+    lines = str(caught.value).splitlines()
+    for line, words in zip(
+        lines,
+        [
+            "t.toml: access[0].groups: got 'x', wanted a list",
+            "t.toml: access[0].whom: there is no such key; there are groups, who, types",
+            "t.toml: access[0].who: is missing; it must be given; an access rule is a table",
+            "t.toml: nothing: there is no such option",
+            "TOWERBUS_MAX_FRAME: got '-', wanted a whole number",
+            "t.toml: outbox: got 5, wanted a whole number",
+            "--drain: got 'soon', wanted a number",
+        ],
+        strict=True,
+    ):
+        assert words in line
 
 
 def test_a_mistake_elsewhere_is_named_by_where_it_stands():

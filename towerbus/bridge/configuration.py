@@ -102,6 +102,7 @@ def _bridge(table: Mapping[str, Any], place: str, environment: Mapping[str, str]
             found["module"], found["options"] = _kind(table[side], side, place, environment)
         except ConfigError as error:
             faults.append(str(error))
+        # Only a source has a mapping, and only a sink topics.
         try:
             if "mapping" in table:
                 found["mapping"] = convert(table["mapping"], MappingOptions, f"{place}: mapping")
@@ -144,17 +145,31 @@ def _kind(table: Mapping[str, Any], side: str, place: str, environment: Mapping[
     except ConfigError as error:
         raise ConfigError(f"{place}: {side}.kind: {error}") from error
     where = f"{place}: {side}"
-    keys = {key: _from_environment(key, value, where, environment) for key, value in table.items() if key != "kind"}
-    return module, convert(keys, module.Options, where)
+    keys = {key: value for key, value in table.items() if key != "kind"}
+    absent = []
+    for key, name in _variables(keys):
+        if name in environment:
+            keys[key] = environment[name]
+        else:
+            absent.append(f"{where}.{key}: got {keys[key]!r}, wanted a variable that is in the environment")
+    try:
+        options = convert(keys, module.Options, where)
+    except ConfigError as error:
+        # A struct's own check may have stumbled over a value that is not the one that is meant.
+        found = [line for line in str(error).splitlines() if not absent or not line.startswith(f"{where}: ")]
+        raise ConfigError("\n".join(absent + found)) from error
+    if absent:
+        raise ConfigError("\n".join(absent))
+    return module, options
 
 
-def _from_environment(key: str, value: Any, where: str, environment: Mapping[str, str]) -> Any:
-    if not is_secret(key) or not isinstance(value, str) or not value.startswith(ENVIRONMENT):
-        return value
-    name = value[len(ENVIRONMENT) :]
-    if name not in environment:
-        raise ConfigError(f"{where}.{key}: got {value!r}, wanted a variable that is in the environment")
-    return environment[name]
+def _variables(keys: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The keys whose values stand in the environment, and under which name."""
+    return [
+        (key, value.removeprefix(ENVIRONMENT))
+        for key, value in keys.items()
+        if is_secret(key) and isinstance(value, str) and value.startswith(ENVIRONMENT)
+    ]
 
 
 def _patterns(value: object, where: str) -> tuple[str, ...]:

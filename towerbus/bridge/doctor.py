@@ -16,6 +16,9 @@ from towerbus.doctor import findings
 from towerbus.doctor.findings import Finding
 from towerbus.errors import ConfigError
 
+_CHANGE = "change it: docs/bridges.md describes each key"
+_NEEDS = "docs/bridges.md says what this kind needs of the system that it connects to"
+
 SECONDS = 15.0
 """Seconds that the look at one bridge may take."""
 
@@ -34,13 +37,13 @@ async def look(configured: Sequence[BridgeOptions], settings: Settings, reactor:
         try:
             seen = await Deferred.fromCoroutine(_look(options, settings, reactor)).addTimeout(SECONDS, reactor)
         except ConfigError as error:
-            found.append(findings.error(check, f"{options.place}: {options.side}: {error}", "see there"))
+            found.append(findings.error(check, f"{options.place}: {options.side}: {error}", _CHANGE))
         except TimedOut:
             text = f"the {options.kind} {options.side} does not answer within {SECONDS:g} s"
             found.append(findings.error(check, text, "see that what it connects to runs and can be reached from here"))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
             text = f"the {options.kind} {options.side} can't be looked at: {error or type(error).__name__}"
-            found.append(findings.error(check, text, "see there"))
+            found.append(findings.error(check, text, _NEEDS))
         else:
             found += [Finding(check, each.level, each.text, each.mend) for each in seen]
     return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import msgspec
@@ -16,6 +17,7 @@ from towerbus import topics
 from towerbus.bridge.message import Message
 from towerbus.bridge.runner import RunnerEvent, runner_event
 from towerbus.bridge.template import MissingError, Path, Template
+from towerbus.converting import refuse
 from towerbus.errors import PeerError
 from towerbus.event import MAX_ID, MAX_PAYLOAD, Event, EventError, event
 
@@ -73,18 +75,14 @@ class MappingOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     filter: tuple[Condition, ...] = ()
 
     def __post_init__(self) -> None:
+        refuse(self._mistakes())
+
+    def _mistakes(self) -> Iterator[str]:
         for name in ("group", "type", "id"):
             if text := getattr(self, name):
-                _named(name, text)
-        if self.payload and Path(self.payload).parts[0] != "payload":
-            raise ValueError(f"payload: got {self.payload!r}, wanted a path in the body, such as payload.data")
-        for name in ("group", "type"):
-            text = getattr(self, name)
-            if text and Template(text).constant:
-                try:
-                    topics.emittable(text if name == "group" else "x", text if name == "type" else "x")
-                except topics.TopicError as error:
-                    raise ValueError(f"{name}: {error}") from None
+                yield from _of_template(name, text)
+        if self.payload and not _in_body(self.payload):
+            yield f"payload: got {self.payload!r}, wanted a path in the body, such as payload.data"
 
 
 class Mapping:
@@ -225,11 +223,22 @@ def _pattern(text: str) -> re.Pattern[str]:
         raise ValueError(f"matches: got {text!r}, wanted a regular expression ({error})") from None
 
 
-def _named(name: str, text: str) -> None:
+def _in_body(path: str) -> bool:
     try:
-        Template(text)
+        return Path(path).parts[0] == "payload"
+    except ValueError:
+        return False
+
+
+def _of_template(name: str, text: str) -> Iterator[str]:
+    """What is wrong with a template, or with the part of a topic that it always comes to."""
+    try:
+        if Template(text).constant and name != "id":
+            topics.emittable(text if name == "group" else "x", text if name == "type" else "x")
+    except topics.TopicError as error:
+        yield f"{name}: {error}"
     except ValueError as error:
-        raise ValueError(f"{name}: got {text!r}, wanted {error}") from None
+        yield f"{name}: got {text!r}: {error}"
 
 
 __all__ = ["Condition", "Mapping", "MappingOptions", "PeerError", "stable"]

@@ -28,7 +28,7 @@ from towerbus.bridge.metrics import Bridges, BusState, Shown
 from towerbus.bridge.outflow import Outflow
 from towerbus.bridge.standing import Standing, Title
 from towerbus.bridge.supervisor import Supervisor
-from towerbus.config import BRIDGE, Settings
+from towerbus.config import Settings
 from towerbus.errors import ConfigError
 from towerbus.giving_up import give_up
 from towerbus.listening import Listener
@@ -36,6 +36,7 @@ from towerbus.log.sqlite_file import Lock, LogFileUnusable
 from towerbus.ops.health import Alive, Ready
 from towerbus.ops.metrics import Metrics
 from towerbus.ops.notify import Condition, Notify, Supervised
+from towerbus.options import BRIDGE
 
 _log = Logger()
 

@@ -122,7 +122,7 @@ def _parsed(text: str) -> Iterator[tuple[str, str | None, str | None, str | None
     try:
         yield from string.Formatter().parse(text)
     except ValueError as error:
-        raise ValueError(f"a template such as job_events or {{payload.job}} ({error}); {_PLACES}") from None
+        raise ValueError(f"it is no template such as job_events or {{payload.job}} ({error}); {_PLACES}") from None
 
 
 def _step(found: Any, part: str, path: str) -> Any:

@@ -6,6 +6,7 @@ import os
 import re
 import resource
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ from towerbus.config import Settings, settings
 from towerbus.doctor import findings
 from towerbus.doctor.findings import Finding, Level
 from towerbus.errors import ConfigError, TowerbusError
+from towerbus.options import BRIDGE, SERVER, options
 from towerbus.urls import shown
 
 WINDOW = 3600.0
 """Seconds for which coming back without loss is promised, where nothing else is said."""
 _CHANGE = "change it: twistd towerbus --help and etc/towerbus.toml describe each option"
+_CHANGE_BRIDGE = "change it: docs/bridges.md describes each key, and what each kind needs"
 _COLOURS = {Level.OK: "green", Level.NOTE: "blue", Level.WARNING: "yellow", Level.ERROR: "red"}
 
 
@@ -32,6 +35,9 @@ _COLOURS = {Level.OK: "green", Level.NOTE: "blue", Level.WARNING: "yellow", Leve
     "--management", default="", metavar="URL", help="The broker's management API [default: its host, port 15672]."
 )
 @click.option(
+    "--bridge-state", metavar="PATH", help="Directory where bridges keep spools and positions [$TOWERBUS_BRIDGE_STATE]."
+)
+@click.option(
     "--window",
     type=click.FloatRange(1),
     default=WINDOW,
@@ -39,7 +45,14 @@ _COLOURS = {Level.OK: "green", Level.NOTE: "blue", Level.WARNING: "yellow", Leve
     help="Seconds after which a client must still be able to come back without loss.",
 )
 @click.option("--json", "raw", is_flag=True, help="Print the findings as one JSON array.")
-def doctor(file: str | None, bus: str | None, management: str, window: float, raw: bool) -> None:  # noqa: FBT001
+def doctor(
+    file: str | None,
+    bus: str | None,
+    management: str,
+    bridge_state: str | None,
+    window: float,
+    raw: bool,  # noqa: FBT001
+) -> None:
     """Look at the configuration, the bus, the bridges and this machine, and say how to mend what is wrong.
 
     Changes nothing. Exit code 0 when nothing is an error, 1 when something is.
@@ -48,7 +61,8 @@ def doctor(file: str | None, bus: str | None, management: str, window: float, ra
     towerbus doctor --config /etc/towerbus/towerbus.toml
     TOWERBUS_BUS=amqp://tower:secret@rabbit/tower towerbus doctor --window 7200
     """  # noqa: D301 - click's mark
-    found = examine(file, bus, management, window)
+    given = {"bus": bus, "bridge_state": bridge_state}
+    found = examine(file, {key: value for key, value in given.items() if value}, management, window)
     if raw:
         click.echo(msgspec.json.encode(found))
     else:
@@ -57,31 +71,32 @@ def doctor(file: str | None, bus: str | None, management: str, window: float, ra
     sys.exit(1 if any(finding.level is Level.ERROR for finding in found) else 0)
 
 
-def examine(file: str | None, bus: str | None, management: str, window: float) -> list[Finding]:
+def examine(file: str | None, given: Mapping[str, str], management: str, window: float) -> list[Finding]:
     """Look at everything.
 
     Args:
         file: The configuration file, if one is given.
-        bus: The bus's URL, if it is given on the command line.
+        given: Options of the command line, by key.
         management: The management API's URL; empty for where it usually is.
         window: Seconds for which coming back without loss was promised.
     """
     try:
-        configured = settings({"bus": bus} if bus else {}, os.environ, file)
+        configured = settings(given, os.environ, file)
     except ConfigError as error:
-        return [findings.error("configuration", str(error), _CHANGE)]
+        return _each(error, _CHANGE)
     found = _configuration(configured)
     try:
         bridges = _bridges(configured)
     except ConfigError as error:
         bridges = []
-        found += [findings.error("configuration", line, _CHANGE) for line in str(error).splitlines()]
+        found += _each(error, _CHANGE_BRIDGE)
     found.append(findings.open_files(*resource.getrlimit(resource.RLIMIT_NOFILE)))
     if configured.bus.startswith(("amqp:", "amqps:")):
         return found + _bus(configured, management, window, bridges)
-    if bridges:
-        text = f"bridges need RabbitMQ as the bus, and --bus is {shown(configured.bus)}"
-        found.append(findings.error("configuration", text, "give --bus amqp://... to twistd towerbus-bridge"))
+    if configured.bridge is not None:
+        bus = f"--bus is {shown(configured.bus)}" if "bus" in configured.sources else "no --bus is given"
+        text = f"bridges need RabbitMQ as the bus, and {bus}"
+        found.append(findings.error("configuration", text, "set TOWERBUS_BUS=amqp://..., or give --bus"))
     if configured.bus != "memory:" and not re.match("sqlite:.", configured.bus):
         wanted = ", wanted sqlite:PATH" if configured.bus == "sqlite:" else ""
         text = configured.traced(f"--bus: got {shown(configured.bus)}{wanted}")
@@ -91,6 +106,17 @@ def examine(file: str | None, bus: str | None, management: str, window: float) -
     else:
         found.append(findings.ok("bus", "memory: is gone with its process: there is nothing to look at"))
     return found
+
+
+def _each(error: ConfigError, mend: str) -> list[Finding]:
+    """A finding for each line of an error."""
+    return [findings.error("configuration", line, mend) for line in str(error).splitlines()]
+
+
+def _of_bridges_alone(configured: Settings) -> bool:
+    """Whether a configuration is a bridge's and no server's: it has bridges, and nothing that only a server reads."""
+    own = {option.key for option in options(SERVER)} - {option.key for option in options(BRIDGE)}
+    return configured.bridge is not None and configured.access is None and own.isdisjoint(configured.sources)
 
 
 def _configuration(configured: Settings) -> list[Finding]:
@@ -115,7 +141,7 @@ def _configuration(configured: Settings) -> list[Finding]:
             make()
         except TowerbusError as error:
             found.append(findings.error("configuration", configured.traced(str(error)), _CHANGE))
-    if not configured.auth and configured.bus.startswith(("amqp:", "amqps:")):
+    if not configured.auth and configured.bus.startswith(("amqp:", "amqps:")) and not _of_bridges_alone(configured):
         text = "no --auth: a separate server lets nobody in without one"
         found.append(findings.warning("configuration", text, "give --auth jwt:PATH or another"))
     return found or [findings.ok("configuration", "it can be carried out")]

@@ -17,10 +17,11 @@ from towerbus.amqp.topology import Names, limits
 from towerbus.amqp.url import Broker, of_bus
 from towerbus.amqp.worker.ends import Lighter, TooHeavy
 from towerbus.amqp.worker.session import PREFETCH, STEP, Session, Setup
-from towerbus.config import WORKER, Settings
+from towerbus.config import Settings
 from towerbus.giving_up import give_up
 from towerbus.ops.notify import Condition, Notify, Supervised
 from towerbus.ops.reload import Reload
+from towerbus.options import WORKER
 from towerbus.worker.counters import Counters
 
 FINISHES = 5.0

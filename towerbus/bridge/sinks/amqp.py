@@ -59,7 +59,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         try:
             key = Template(self.routing_key)
         except ValueError as error:
-            raise ValueError(f"routing_key: got {self.routing_key!r}, wanted {error}") from None
+            raise ValueError(f"routing_key: got {self.routing_key!r}: {error}") from None
         if key.asks("headers"):
             raise ValueError(f"routing_key: got {self.routing_key!r}: an event has no headers; {_PLACES}")
         check(self.url)
