@@ -31,6 +31,12 @@ def pytest_configure():
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_finish():
+    """Let collections pass over what stays to the end: there is one after each test."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem):
     """Bound every async test; pytest-timeout's own signal would be swallowed by the reactor."""
