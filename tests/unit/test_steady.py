@@ -24,7 +24,9 @@ def turn(count):
         pathlib.Path("set-back").touch()
 reactor.callLater(0, turn, 0)
 import threading
-threading.Timer({patience}, lambda: reactor.callFromThread(reactor.stop)).start()
+enough = threading.Timer({patience}, lambda: reactor.callFromThread(reactor.stop))
+enough.daemon = True
+enough.start()
 before = time.time()
 reactor.run()
 assert before - time.time() > 3000, "the clock was not set back"
