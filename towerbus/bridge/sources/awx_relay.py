@@ -16,6 +16,7 @@ import msgspec
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.defer import TimeoutError as TimedOut
 from twisted.internet.error import CannotListenError
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -56,6 +57,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         announce_ip: The address that relays dial; the hostname, where it is not given.
         announce_channel: What is notified there.
         announce_every: Seconds between announcements.
+        renew_every: Seconds after which relays are told again what they are asked for: one that loses a connection to
+            its Redis forgets a group, and says nothing of it.
         max_waiting: Bytes that may wait for the bus.
     """
 
@@ -74,6 +77,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     announce_ip: str = ""
     announce_channel: str = CHANNEL
     announce_every: float = 15.0
+    renew_every: float = 30.0
     max_waiting: int = 64 * 1024 * 1024
 
     def __post_init__(self) -> None:
@@ -90,8 +94,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
                 raise ValueError(f"groups: got {group!r}, wanted names such as jobs-status_changed ({error})") from None
         if bool(self.announce_url) != bool(self.announce_hostname):
             raise ValueError("announce_url and announce_hostname: wanted are both, or neither")
-        if min(self.announce_every, self.max_waiting) < 1:
-            raise ValueError("announce_every and max_waiting: wanted are numbers of at least 1")
+        if min(self.announce_every, self.renew_every, self.max_waiting) < 1:
+            raise ValueError("announce_every, renew_every and max_waiting: wanted are numbers of at least 1")
 
 
 def make(options: Options, surroundings: Surroundings) -> RelaySource:
@@ -170,6 +174,9 @@ class RelaySource:
         _log.info("relays_awaited: bridge {bridge} at {address}", bridge=self._name, address=port.getHost())
         self._feed, self._told, self._broken = feed, "", None
         self._see()
+        renewing = LoopingCall(lambda: self._factory.say(self._wish()))
+        renewing.clock = self._reactor
+        renewing.start(self._options.renew_every, now=False)
         announcing = None
         if self._announcer is not None:
             announcing = Deferred.fromCoroutine(self._announcer.run()).addErrback(self._announcer_failed)
@@ -178,6 +185,7 @@ class RelaySource:
                 await self._turn(feed)
         finally:
             self._feed = None
+            renewing.stop()
             # First, so that nobody dials again.
             if announcing is not None:
                 announcing.cancel()
@@ -201,11 +209,14 @@ class RelaySource:
 
     def _opened(self, relay: RelayProtocol) -> None:
         _log.info("relay_connected: {peer}", peer=relay.peer, bridge=self._name)
-        relay.say(subscribe([*self._options.groups, *self._followed], self._origin))
+        relay.say(self._wish())
         if self._feed is not None:
             self._feed.established()
             self._told = ""
         self._see()
+
+    def _wish(self) -> bytes:
+        return subscribe([*self._options.groups, *self._followed], self._origin)
 
     def _closed(self, relay: RelayProtocol, reason: str) -> None:
         _log.info("relay_lost: {peer}: {reason}", peer=relay.peer, reason=reason, bridge=self._name)
