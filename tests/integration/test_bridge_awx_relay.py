@@ -39,6 +39,11 @@ class Relay:
         self._process.stdin.write(json.dumps({"emit": group, "payload": payload}) + "\n")
         self._process.stdin.flush()
 
+    def lose_redis(self, group):
+        """Lose the connection to Redis on which a group's events are awaited."""
+        self._process.stdin.write(json.dumps({"lose_redis": group}) + "\n")
+        self._process.stdin.flush()
+
     def await_told(self, key, times=1):
         """Wait until it has told something; returns what it said of it, the newest."""
         wait_for(lambda: len(self.all(key)) >= times, 30, f"{key} x {times} of {self.told}")
@@ -154,12 +159,15 @@ def test_it_survives_restarts_of_the_relay_of_the_database_and_of_itself(vhost, 
             relay.await_following("job_events-7")
             assert set(relay.await_told("subscribe")) == STARTING | {"job_events-7"}, "with the job that runs"
             bridge.await_well()
-            # AWX's relay ends with its database, and its supervisor starts it again.
             postgres.kill()
             bridge.await_broken("it is not announced to AWX")
+            relay.await_told("deaf")
+            relay.emit("jobs-status_changed", status(7, "successful"))
+            wait_for(lambda: bridge.measure("messages_total") == 2, 30, "what comes meanwhile")
             postgres.start()
-        with relaying(port, database=database) as relay:
-            relay.await_told("connected")
+            relay.await_told("listens", times=2)
+            bridge.await_well()
+            assert relay.all("lost") == [], "relays that are connected stay"
             bridge.restart()
             relay.await_told("connected", times=2)
             relay.await_told("subscribe", times=2)
@@ -168,7 +176,31 @@ def test_it_survives_restarts_of_the_relay_of_the_database_and_of_itself(vhost, 
             bridge.await_well()
             bridge.stop()
             assert "Traceback" not in bridge.log
-    assert [payload["unified_job_id"] for payload in all_payloads(vhost)] == [7, 8]
+            assert relay.all("warned") == []
+    assert [payload["unified_job_id"] for payload in all_payloads(vhost)] == [7, 7, 8]
+
+
+def test_a_group_that_a_relay_forgets_with_its_redis_is_asked_for_again(vhost, port, tmp_path):
+    """AWX's relay lets go of a group when it loses a connection to Redis, and keeps the connection to the node."""
+    declare_now(vhost)
+    with (
+        feeding(tmp_path, vhost, table(port, renew_every=1.0), AWX_SECRET=SECRET) as bridge,
+        relaying(port, node="127.0.0.1") as relay,
+    ):
+        relay.await_following("jobs-status_changed")
+        relay.emit("jobs-status_changed", status(7, "running"))
+        relay.await_following("job_events-7")
+        for group in ("jobs-status_changed", "job_events-7"):
+            relay.lose_redis(group)
+        relay.await_told("lost_redis", times=2)
+        asked = len(relay.all("subscribe"))
+        relay.await_told("subscribe", times=asked + 1)
+        relay.emit("jobs-status_changed", status(7, "successful"))
+        relay.emit("job_events-7", {"counter": 1})
+        wait_for(lambda: bridge.measure("messages_total") == 3, 30, "both")
+        assert relay.all("lost") == []
+        assert relay.all("warned") == []
+        bridge.stop()
 
 
 @pytest.mark.parametrize(

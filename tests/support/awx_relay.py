@@ -1,11 +1,13 @@
 """A program that behaves as AWX 24.6.1's `wsrelay` does, written from its protocol, on the same libraries.
 
 It hears of web nodes by `web_ws_heartbeat` (psycopg), or is given one; it dials each with aiohttp, a fresh secret and a
-heartbeat of 20 s, and comes back when a connection ends; it has a producer for each group that a node asks for, and one for
-"metrics" that nobody asks for; what is emitted to a group for which there is no producer is lost; a group's producer ends some
-time after the last wish for it.
+heartbeat of 20 s, and comes back when a connection ends, at the node's next heartbeat; a node that takes its leave is let go at
+once; a database that is lost is looked for again, and the connections stay. It has a producer for each group that a node asks
+for, and one for "metrics" that nobody asks for; what is emitted to a group for which there is no producer is lost; a group's
+producer ends some time after the last wish for it, or with its connection to Redis, of which the node hears nothing.
 
-Commands are JSON lines on standard input: `{"emit": GROUP, "payload": {...}}`. What happens is told in JSON lines.
+Commands are JSON lines on standard input: `{"emit": GROUP, "payload": {...}}`, and `{"lose_redis": GROUP}`. What happens is told
+in JSON lines; `warned` is what AWX would log as a warning or an error.
 
     python awx_relay.py --secret S --port P (--database URL | --node HOST) [--hostname NAME] [--clock SECONDS]
 """
@@ -50,6 +52,9 @@ class Connection:
         if queue is not None:
             queue.put_nowait({"type": "internal.message", "text": text})
 
+    def lose_redis(self, group):
+        self.queues[group].put_nowait(None)
+
     async def _connect(self):
         header = secret_header(self._given.secret, time.time() + self._given.clock)
         if self._given.header is not None:
@@ -68,6 +73,8 @@ class Connection:
             tell(refused=error.status, reason=error.message)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             tell(failed=str(error))
+        except asyncio.CancelledError:
+            tell(lost=self.host)
         else:
             tell(lost=self.host)
 
@@ -83,7 +90,10 @@ class Connection:
                     else:
                         producers.append(self._start(socket, group, said["origin_channel"]))
                 elif said["type"] == "consumer.unsubscribe":
-                    self.subscriptions[group].discard(said["origin_channel"])
+                    try:
+                        self.subscriptions[group].remove(said["origin_channel"])
+                    except KeyError:
+                        tell(warned=f"{group} is not subscribed to")
             tell(**{said["type"].rpartition(".")[2]: said["groups"]})
         for producer in producers:
             producer.cancel()
@@ -101,11 +111,14 @@ class Connection:
                     if not self.subscriptions[group]:
                         return
                     continue
+                if message is None:
+                    tell(lost_redis=group)
+                    return
                 await socket.send_json({"group": group, "message": message})
         except ConnectionResetError:
             pass
         finally:
-            del self.queues[group]
+            del self.queues[group], self.subscriptions[group]
 
 
 class Relay:
@@ -118,38 +131,48 @@ class Relay:
 
     async def run(self):
         loop = asyncio.get_running_loop()
-        tasks = [loop.create_task(self._commands())]
-        if self._given.database:
-            tasks.append(loop.create_task(self._listen()))
-        while not any(task.done() for task in tasks):
+        commands = loop.create_task(self._commands())
+        listening = None
+        while not commands.done():
+            if self._given.database and (listening is None or listening.done()):
+                if listening is not None:
+                    tell(deaf=str(listening.exception()))
+                listening = loop.create_task(self._listen())
             for name, connection in list(self._connections.items()):
-                if connection.task.done() or self._known.get(name) != connection.host:
-                    connection.task.cancel()
+                if connection.task.done():
                     del self._connections[name]
                     if not self._given.node:
                         self._known.pop(name, None)
             for name, host in self._known.items():
                 if name not in self._connections:
                     self._connections[name] = Connection(host, self._given)
+                elif self._connections[name].host != host:
+                    # AWX's forgets the node, looks for it, and ends.
+                    raise KeyError(name)
             await asyncio.sleep(POLL)
-        for task in tasks:
-            if task.done():
-                task.result()
+        commands.result()
 
     async def _listen(self):
         connection = await psycopg.AsyncConnection.connect(self._given.database, autocommit=True)
-        await connection.execute("LISTEN web_ws_heartbeat")
-        tell(listens=True)
-        async for notice in connection.notifies():
-            said = json.loads(notice.payload)
-            name = said.get("hostname")
-            tell(heartbeat=said)
-            if name == self._given.hostname:
-                continue
-            if said.get("action") == "online":
-                self._known[name] = said.get("ip") or name
-            elif said.get("action") == "offline":
-                self._known.pop(name, None)
+        async with connection:
+            await connection.execute("LISTEN web_ws_heartbeat")
+            tell(listens=True)
+            async for notice in connection.notifies():
+                await self._heard(json.loads(notice.payload))
+
+    async def _heard(self, said):
+        name = said.get("hostname")
+        tell(heartbeat=said)
+        if name == self._given.hostname:
+            return
+        if said.get("action") == "online":
+            self._known[name] = said.get("ip") or name
+        elif said.get("action") == "offline":
+            self._known.pop(name, None)
+            connection = self._connections.pop(name, None)
+            if connection is not None:
+                connection.task.cancel()
+                await asyncio.wait([connection.task])
 
     async def _commands(self):
         reader = asyncio.StreamReader()
@@ -157,7 +180,10 @@ class Relay:
         async for line in reader:
             said = json.loads(line)
             for connection in self._connections.values():
-                connection.emit(said["emit"], json.dumps(said["payload"]))
+                if "emit" in said:
+                    connection.emit(said["emit"], json.dumps(said["payload"]))
+                else:
+                    connection.lose_redis(said["lose_redis"])
 
 
 def main():

@@ -7,10 +7,15 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 
 from towerbus.bridge import awx
+from towerbus.bridge.admission import Admission
 from towerbus.bridge.awx import Verdict, judge, relayed
 from towerbus.bridge.followed import Followed
+from towerbus.bridge.message import Message
+from towerbus.bridge.waiting import EACH, Waiting
 
 NOW = 1_700_000_000.0
 
@@ -143,3 +148,37 @@ def test_the_number_of_jobs_is_bounded():
         jobs.heard(f"j{number}", False, 0)
     assert jobs.heard("j3", False, 0) == (["j3"], ["j0"])
     assert len(jobs) == 3
+
+
+def test_a_status_without_a_type_follows_nothing():
+    """docs/awx.md says so; AWX's own always has one."""
+    assert relayed(frame("jobs-status_changed", {"unified_job_id": 7, "status": "running"})).job == ""
+
+
+def test_what_waits_is_in_order_and_bounded():
+    waiting = Waiting(3 * EACH + 4)
+    messages = [Message(body=b"xx", id=str(number), place="") for number in range(4)]
+    assert [waiting.add(message) for message in messages[:3]] == [True, True, False]
+    assert (len(waiting), waiting.size, waiting.dropped, waiting.full) == (2, 2 * EACH + 4, 1, True)
+    assert waiting.first(1) == messages[:1]
+    assert waiting.first(9) == messages[:2]
+    waiting.let_go(1)
+    assert waiting.add(messages[3])
+    assert waiting.first(9) == [messages[1], messages[3]]
+    waiting.let_go(2)
+    assert (len(waiting), waiting.size, waiting.dropped) == (0, 0, 1)
+
+
+def test_who_is_refused_again_and_again_is_counted_each_time_and_told_of_once_a_second():
+    clock = Clock()
+    admission = Admission(clock, "secret", "awx", lambda: NOW)
+    with capturedLogs() as events:
+        for _ in range(3):
+            assert "another secret" in admission.refusal(awx.header("another", NOW), "peer")
+        assert "empty secret" in admission.refusal(awx.header("", NOW), "peer")
+        clock.advance(1)
+        assert admission.refusal(awx.header("another", NOW), "peer")
+        assert admission.refusal(awx.header("secret", NOW), "peer") == ""
+    assert admission.refused == 5
+    told = [(event["log_format"].partition(":")[0], event["refused"]) for event in events]
+    assert told == [("relay_secret_wrong", 1), ("relay_secret_empty", 1), ("relay_secret_wrong", 4)]

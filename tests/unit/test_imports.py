@@ -10,7 +10,7 @@ import towerbus
 ROOT = Path(towerbus.__file__).parent
 PURE = {"event", "topics", "interest", "positions", "errors", "access", "dispatcher", "outbox", "session", "log.packing", "log.pieces", "log.record", "log.tail", "log.window",
         "dialects.messages", "dialects.reading", "dialects.tower", "dialects.v1", "dialects.watching", "catchup.encodings", "catchup.limits", "catchup.member", "catchup.rest", "wire.frames", "wire.deflate",
-        "urls", "intake.line", "intake.messages", "amqp.url", "amqp.names", "worker.counters", "worker.known", "worker.ordering", "bench.content", "bench.frames", "bench.latencies", "bench.ledger", "bench.loads", "bench.schedule", "log.sequence", "log.following", "ops.freshness", "bridge.message", "bridge.template", "bridge.runner", "bridge.mapping", "bridge.awx", "bridge.followed"}  # fmt: skip
+        "urls", "intake.line", "intake.messages", "amqp.url", "amqp.names", "worker.counters", "worker.known", "worker.ordering", "bench.content", "bench.frames", "bench.latencies", "bench.ledger", "bench.loads", "bench.schedule", "log.sequence", "log.following", "ops.freshness", "bridge.message", "bridge.template", "bridge.runner", "bridge.mapping", "bridge.awx", "bridge.followed", "bridge.waiting"}  # fmt: skip
 SHELLS = (
     "towerbus.wire",
     "towerbus.hub",

@@ -8,7 +8,6 @@ confirmed, also over the bridge's lives, and is bounded in bytes.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -17,16 +16,18 @@ import msgspec
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.defer import TimeoutError as TimedOut
 from twisted.internet.error import CannotListenError
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from towerbus import topics
+from towerbus.bridge.admission import Admission
 from towerbus.bridge.announcing import CHANNEL, Announcer, Node
-from towerbus.bridge.awx import Relayed, Verdict, judge, relayed, subscribe, unsubscribe
+from towerbus.bridge.awx import Relayed, relayed, subscribe, unsubscribe
 from towerbus.bridge.followed import Followed
 from towerbus.bridge.interface import IFeed, ISource, Measure, Surroundings
-from towerbus.bridge.message import Message
+from towerbus.bridge.waiting import Waiting
 from towerbus.doctor import findings
 from towerbus.doctor.findings import Finding
 from towerbus.endpoints import endpoint
@@ -39,16 +40,6 @@ BATCH = 500
 FAREWELL = 1.0
 """Seconds for each of the things that are done at the end."""
 NOBODY = "no relay of AWX's is connected"
-_EACH = 256
-"""Bytes that a message takes beside its body."""
-_REFUSED = {
-    Verdict.MISSING: "relay_secret_missing: {peer}: {why} ({refused} refused)",
-    Verdict.MALFORMED: "relay_secret_malformed: {peer}: {why} ({refused} refused)",
-    Verdict.EMPTY: "relay_secret_empty: {peer}: {why} ({refused} refused)",
-    Verdict.WRONG: "relay_secret_wrong: {peer}: {why} ({refused} refused)",
-    Verdict.OLD: "relay_secret_old: {peer}: {why} ({refused} refused)",
-    Verdict.EARLY: "relay_secret_early: {peer}: {why} ({refused} refused)",
-}
 _log = Logger()
 
 
@@ -66,6 +57,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         announce_ip: The address that relays dial; the hostname, where it is not given.
         announce_channel: What is notified there.
         announce_every: Seconds between announcements.
+        renew_every: Seconds after which relays are told again what they are asked for: one that loses a connection to
+            its Redis forgets a group, and says nothing of it.
         max_waiting: Bytes that may wait for the bus.
     """
 
@@ -84,6 +77,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     announce_ip: str = ""
     announce_channel: str = CHANNEL
     announce_every: float = 15.0
+    renew_every: float = 30.0
     max_waiting: int = 64 * 1024 * 1024
 
     def __post_init__(self) -> None:
@@ -100,8 +94,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
                 raise ValueError(f"groups: got {group!r}, wanted names such as jobs-status_changed ({error})") from None
         if bool(self.announce_url) != bool(self.announce_hostname):
             raise ValueError("announce_url and announce_hostname: wanted are both, or neither")
-        if self.announce_every < 1 or self.max_waiting < 1:
-            raise ValueError("announce_every and max_waiting: wanted are numbers of at least 1")
+        if min(self.announce_every, self.renew_every, self.max_waiting) < 1:
+            raise ValueError("announce_every, renew_every and max_waiting: wanted are numbers of at least 1")
 
 
 def make(options: Options, surroundings: Surroundings) -> RelaySource:
@@ -148,22 +142,18 @@ class RelaySource:
         self._name = surroundings.name
         self._origin = f"towerbus.{surroundings.name}"
         self._reactor = surroundings.reactor
-        self._now = now
         try:
             self._endpoint = endpoint(self._reactor, options.listen)
         except (ValueError, TypeError, IndexError, KeyError, OSError) as error:
             raise ConfigError(
                 f"listen: {options.listen!r} is no endpoint ({error}); wanted is tcp:8055 or so"
             ) from error
+        self._admission = Admission(self._reactor, options.secret, self._name, now)
         self._factory = RelayFactory(
-            self._reactor, options.path, self._refusal, self._opened, self._received, self._closed
+            self._reactor, options.path, self._admission.refusal, self._opened, self._received, self._closed
         )
-        self._waiting: deque[Message] = deque()
-        self._bytes = self._dropped = 0
-        self._full = False
+        self._waiting = Waiting(options.max_waiting)
         self._followed = Followed()
-        self._refused = dict.fromkeys(_REFUSED, 0)
-        self._said_at: dict[Verdict, float] = {}
         self._feed: IFeed | None = None
         self._wake: Deferred[None] | None = None
         self._broken: Failure | None = None
@@ -184,6 +174,9 @@ class RelaySource:
         _log.info("relays_awaited: bridge {bridge} at {address}", bridge=self._name, address=port.getHost())
         self._feed, self._told, self._broken = feed, "", None
         self._see()
+        renewing = LoopingCall(lambda: self._factory.say(self._wish()))
+        renewing.clock = self._reactor
+        renewing.start(self._options.renew_every, now=False)
         announcing = None
         if self._announcer is not None:
             announcing = Deferred.fromCoroutine(self._announcer.run()).addErrback(self._announcer_failed)
@@ -192,6 +185,7 @@ class RelaySource:
                 await self._turn(feed)
         finally:
             self._feed = None
+            renewing.stop()
             # First, so that nobody dials again.
             if announcing is not None:
                 announcing.cancel()
@@ -205,34 +199,24 @@ class RelaySource:
         """Relays, what waits for the bus, what was dropped and refused, and how many jobs are followed."""
         return (
             Measure("awx_relays", "relays of AWX's that are connected", len(self._factory.relays)),
-            Measure("awx_waiting_bytes", "bytes from AWX that wait for the bus", self._bytes),
-            Measure("awx_dropped", "messages from AWX that had no room to wait", self._dropped),
-            Measure("awx_refused", "handshakes that were refused for their secret", sum(self._refused.values())),
+            Measure("awx_waiting_bytes", "bytes from AWX that wait for the bus", self._waiting.size),
+            Measure("awx_dropped", "messages from AWX that had no room to wait", self._waiting.dropped),
+            Measure("awx_refused", "handshakes that were refused for their secret", self._admission.refused),
             Measure("awx_followed", "jobs whose events are asked for", len(self._followed)),
         )
 
     # Relays
 
-    def _refusal(self, given: str | None, peer: str) -> str:
-        verdict = judge(given, self._options.secret, self._now())
-        if verdict is Verdict.GOOD:
-            return ""
-        self._refused[verdict] += 1
-        now = self._reactor.seconds()
-        if now - self._said_at.get(verdict, now - 1) >= 1:
-            self._said_at[verdict] = now
-            _log.warn(
-                _REFUSED[verdict], peer=peer, why=verdict.value, refused=self._refused[verdict], bridge=self._name
-            )
-        return f"not let in: {verdict.value}"
-
     def _opened(self, relay: RelayProtocol) -> None:
         _log.info("relay_connected: {peer}", peer=relay.peer, bridge=self._name)
-        relay.say(subscribe([*self._options.groups, *self._followed], self._origin))
+        relay.say(self._wish())
         if self._feed is not None:
             self._feed.established()
             self._told = ""
         self._see()
+
+    def _wish(self) -> bytes:
+        return subscribe([*self._options.groups, *self._followed], self._origin)
 
     def _closed(self, relay: RelayProtocol, reason: str) -> None:
         _log.info("relay_lost: {peer}: {reason}", peer=relay.peer, reason=reason, bridge=self._name)
@@ -245,15 +229,10 @@ class RelaySource:
             return
         if given.job and self._options.follow:
             self._follow(given)
-        size = len(given.message.body) + _EACH
-        if self._bytes + size > self._options.max_waiting:
-            self._dropped += 1
-            self._full = True
+        if self._waiting.add(given.message):
+            self._rouse()
+        else:
             self._see()
-            return
-        self._bytes += size
-        self._waiting.append(given.message)
-        self._rouse()
 
     def _follow(self, given: Relayed) -> None:
         joined, left = self._followed.heard(given.job, given.finished, self._reactor.seconds())
@@ -269,8 +248,8 @@ class RelaySource:
         if self._broken is not None:
             self._broken.raiseException()
         if not self._waiting:
-            if self._full:
-                self._full = False
+            if self._waiting.full:
+                self._waiting.full = False
                 self._see()
             self._wake = Deferred()
             await self._wake
@@ -278,12 +257,10 @@ class RelaySource:
         await self._forward(feed)
 
     async def _forward(self, feed: IFeed) -> None:
-        batch = [self._waiting[at] for at in range(min(BATCH, len(self._waiting)))]
+        batch = self._waiting.first(BATCH)
         await feed.forward(batch)
         # Until now they stood in the line: they would have been forwarded in the next life, with the same ids.
-        for message in batch:
-            self._waiting.popleft()
-            self._bytes -= len(message.body) + _EACH
+        self._waiting.let_go(len(batch))
 
     async def _forward_rest(self, feed: IFeed) -> None:
         """At the end: nobody will send it again."""
@@ -305,7 +282,7 @@ class RelaySource:
         troubles = [] if self._factory.relays else [NOBODY]
         if self._announcer is not None and self._announcer.trouble:
             troubles.append(self._announcer.trouble)
-        if self._full:
+        if self._waiting.full:
             troubles.append(f"over {self._options.max_waiting} bytes wait for the bus: AWX's messages are dropped")
         text = "; ".join(troubles)
         if text != self._told:
