@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MADE_FROM := setup.cfg setup.py pyproject.toml constraints.txt towerbus/wire/_eager.c
 
-.PHONY: run dev test quick long soak lint types servers wheel bench install uninstall clean help
+.PHONY: run dev test coverage quick long soak lint types servers wheel bench install uninstall clean help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -20,6 +20,9 @@ dev: $(VENV)/made-dev ## the same for work on it: restarts when a file changes, 
 
 test: servers $(VENV)/made-test lint types ## all tests, against the wheel as it would be installed
 	@scripts/test-wheel $(BIN)
+
+coverage: servers $(VENV)/made-test ## the same tests, counting the lines and branches that they run: twice as long
+	@COVERAGE=yes scripts/test-wheel $(BIN)
 
 quick: servers $(VENV)/made-test ## the tests, against the working tree
 	$(BIN)/pytest -x -q
