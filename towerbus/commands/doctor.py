@@ -16,6 +16,7 @@ from towerbus.access import AccessRules
 from towerbus.config import Settings, settings
 from towerbus.doctor import findings
 from towerbus.doctor.findings import Finding, Level
+from towerbus.endpoints import shared_port
 from towerbus.errors import ConfigError, TowerbusError
 from towerbus.urls import shown
 
@@ -115,6 +116,10 @@ def _configuration(configured: Settings) -> list[Finding]:
             make()
         except TowerbusError as error:
             found.append(findings.error("configuration", configured.traced(str(error)), _CHANGE))
+    if shared := shared_port(configured.listen, configured.http):
+        said = f"--http: {configured.http!r} has the port {shared} of --listen, {configured.listen!r}"
+        text = configured.traced(said)
+        found.append(findings.error("configuration", text, "give one of them another port"))
     if not configured.auth and configured.bus.startswith(("amqp:", "amqps:")):
         text = "no --auth: a separate server lets nobody in without one"
         found.append(findings.warning("configuration", text, "give --auth jwt:PATH or another"))
