@@ -14,7 +14,7 @@ import msgspec
 
 from towerbus.access import AccessRules
 from towerbus.config import Settings, settings
-from towerbus.doctor import findings
+from towerbus.doctor import files, findings
 from towerbus.doctor.findings import Finding, Level
 from towerbus.endpoints import shared_port
 from towerbus.errors import ConfigError, TowerbusError
@@ -72,6 +72,7 @@ def examine(file: str | None, bus: str | None, management: str, window: float) -
     except ConfigError as error:
         return [findings.error("configuration", str(error), _CHANGE)]
     found = _configuration(configured)
+    found += files.look(configured.file, configured.auth, [configured.listen, configured.http])
     try:
         bridges = _bridges(configured)
     except ConfigError as error:
