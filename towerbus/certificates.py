@@ -16,11 +16,13 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL.crypto import X509, PKey
 from OpenSSL.crypto import Error as CryptoError
-from OpenSSL.SSL import Context
+from OpenSSL.SSL import Connection
 from OpenSSL.SSL import Error as SSLError
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.ssl import CertificateOptions, DiffieHellmanParameters, TLSVersion
 from twisted.logger import Logger
 from twisted.python.filepath import FilePath
+from zope.interface import implementer
 
 from towerbus.errors import ConfigError
 
@@ -29,8 +31,9 @@ _UNUSABLE = (CryptoError, SSLError, ValueError, TypeError, UnsupportedAlgorithm)
 _log = Logger()
 
 
+@implementer(IOpenSSLServerConnectionCreator)
 class Certificates:
-    """What a TLS listener shows. It is Twisted's context factory too: each connection asks for the newest context.
+    """What a TLS listener shows. Twisted asks it for each connection, which so has the newest.
 
     Args:
         private_key: The file with the private key, in PEM.
@@ -56,10 +59,9 @@ class Certificates:
         self._context: Any = None
         self.reload()
 
-    def getContext(self) -> Context:  # noqa: N802 - Twisted's name
-        """What the next connection is made with."""
-        context: Context = self._context
-        return context
+    def serverConnectionForTLS(self, tlsProtocol: object) -> Connection:  # noqa: ARG002, N802, N803 - Twisted's
+        """The next connection's side of TLS."""
+        return Connection(self._context, None)
 
     def has_changed(self) -> bool:
         """Whether a file is another one than when they were read last, whether or not they could be used."""

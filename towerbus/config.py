@@ -6,6 +6,7 @@ with its file, key, what it got and what it wants, before anything listens.
 
 from __future__ import annotations
 
+import difflib
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -148,7 +149,7 @@ def settings(given: Mapping[str, object], environment: Mapping[str, str], file: 
 
 def _table(path: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{path}: can't be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -173,7 +174,9 @@ def _unknown(table: Mapping[str, object], path: str) -> Iterator[str]:
     known = {option.key for option in OPTIONS}
     for key in table:
         if key not in known:
-            yield f"{path}: {key}: there is no such option; there are {', '.join(sorted(known))}, access, bridge"
+            near = difflib.get_close_matches(key.replace("-", "_"), known, 1)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            yield f"{path}: {key}: there is no such option{meant}; there are {', '.join(sorted(known))}, access, bridge"
 
 
 def _rules(value: object, path: str) -> tuple[Rule, ...]:

@@ -51,10 +51,8 @@ def endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     # Twisted's own tls: takes a directory of certificates, and does not see when one is exchanged.
     if words.kind == "ssl" or (words.kind == "tls" and "privateKey" in words.names):
         return _secured(reactor, words)
-    if words.kind == "tcp" and "reuseport" in words.names:
+    if words.kind == "tcp":
         return _tcp(reactor, words)
-    if words.kind == "tcp" and "backlog" not in words.names:
-        description += f":backlog={BACKLOG}"
     made: IStreamServerEndpoint = serverFromString(reactor, description)
     return made
 
@@ -80,6 +78,22 @@ def is_shared(description: str) -> bool:
     """Whether an endpoint's socket is one of systemd's, at which other processes may accept too."""
     words = read(description)
     return words.kind == "systemd" or "domain" in words.names
+
+
+def shared_port(one: str, other: str) -> str:
+    """The TCP port that two endpoints both have, on the same address or on all; empty where they have none."""
+    places = [_place(read(description)) for description in (one, other)]
+    (port, interface), (second, elsewhere) = places
+    overlap = interface == elsewhere or "" in (interface, elsewhere)
+    return port if port == second and port != "0" and overlap else ""
+
+
+def _place(words: Words) -> tuple[str, str]:
+    """The TCP port of an endpoint and its interface; empty where there is none."""
+    if words.kind not in {"tcp", "ssl", "tls"} or "domain" in words.names:
+        return "", ""
+    port, interface, *_ = [*words.places, "", ""]
+    return port or words.names.get("port", ""), interface or words.names.get("interface", "")
 
 
 @implementer(IStreamServerEndpoint)
@@ -160,19 +174,26 @@ def _secured(reactor: Any, words: Words) -> Secured:
 
 
 def _tcp(reactor: Any, words: Words) -> IStreamServerEndpoint:
-    names = dict(words.names)
-    port = words.places[0] if words.places else names.pop("port", "")
+    places, names = list(words.places), dict(words.names)
+    given = {name: places.pop(0) if places else names.pop(name, "") for name in ("port", "interface")}
+    port, interface = _number("port", given["port"], 65535), given["interface"]
+    backlog = _number("backlog", names.pop("backlog", str(BACKLOG)), 2**31 - 1)
     shared = names.pop("reuseport", "no")
     if shared not in _YES | _NO:
         raise ValueError(f"reuseport={shared}: wanted yes or no")
-    interface, backlog = names.pop("interface", ""), int(names.pop("backlog", BACKLOG))
-    if names or len(words.places) > 1:
-        raise ValueError(f"{', '.join([*names, *words.places[1:]])}: not understood here")
+    if unknown := [*names, *places]:
+        raise ValueError(f"{', '.join(unknown)}: not understood here")
     if shared in _YES:
-        return SharedPort(reactor, int(port), interface, backlog)
+        return SharedPort(reactor, port, interface, backlog)
     escaped = interface.replace(":", "\\:")
-    made: IStreamServerEndpoint = serverFromString(reactor, f"tcp:{int(port)}:backlog={backlog}:interface={escaped}")
+    made: IStreamServerEndpoint = serverFromString(reactor, f"tcp:{port}:backlog={backlog}:interface={escaped}")
     return made
+
+
+def _number(name: str, text: str, most: int) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text) <= most):
+        raise ValueError(f"{name}: got {text!r}, wanted a number from 0 to {most}")
+    return int(text)
 
 
 def _divided(part: str) -> tuple[str, str, str]:

@@ -57,6 +57,7 @@ def channel_of(url):
 def test_all_is_well(broker, installed, tmp_path):
     key = tmp_path / "key"
     key.write_bytes(b"k" * 40)
+    key.chmod(0o600)
     words = ["--bus", installed, "--management", broker.management_url, "--window", "60"]
     found = []
 

@@ -54,8 +54,11 @@ class Supervisord:
 
 
 @contextlib.contextmanager
-def supervised(directory, **options):
-    """Start it with options for towerbus; only paths and the user are put where a test may use them."""
+def supervised(directory, bridges="", **options):
+    """Start it with options for towerbus; only paths and the user are put where a test may use them.
+
+    Where there are bridges, what the file says to do for them is done.
+    """
     (directory / "towerbus.toml").write_text(
         "".join(f"{key} = {json.dumps(value)}\n" for key, value in options.items())
     )
@@ -66,6 +69,10 @@ def supervised(directory, **options):
     }.items():  # fmt: skip
         assert old in text
         text = text.replace(old, new)
+    if bridges:
+        (directory / "bridges.toml").write_text(bridges)
+        text = re.sub(r"^;(?=\[|[a-z_]+ = )", "", text, flags=re.MULTILINE)
+        text = text.replace("programs = ", "programs = towerbus-bridge,").replace("/var/lib/towerbus/", f"{directory}/")
     (directory / "towerbus.conf").write_text(text)
     (directory / "main.conf").write_text(MAIN.format(at=directory, user=getpass.getuser()))
     command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(directory / "main.conf")]
@@ -107,6 +114,36 @@ def test_workers_and_server_run_and_come_back_and_stop_in_order(tmp_path, vhost)
         assert supervisord.status()["towerbus-server"] != before["towerbus-server"]
     for name in before:
         assert "Server Shut Down." in supervisord.log(name)
+    ports.release()
+
+
+def test_the_section_for_bridges_runs_once_it_is_taken_in(tmp_path, vhost):
+    ports = Ports()
+    bridges = f"""
+        bus = "{vhost}"
+        bridge_http = "tcp:{ports.numbers[2]}:interface=127.0.0.1"
+        [[bridge]]
+        name = "emit"
+        [bridge.source]
+        kind = "http"
+        listen = "unix:{tmp_path}/emit.sock:mode=660"
+    """
+    key, _ = token(tmp_path)
+    listen, http = (f"tcp:{port}:interface=127.0.0.1" for port in ports.numbers[:2])
+    options = {"bus": vhost, "auth": [f"jwt:{key}"], "listen": listen, "http": http}
+    with supervised(tmp_path, bridges, **options) as supervisord:
+        wait_for(lambda: "bridge_established: emit" in supervisord.log("towerbus-bridge"), 60, "the bridge")
+        wait_for(lambda: supervisord.status()["towerbus-bridge"][0] == "RUNNING", 60, "it to stay")
+        command = ["curl", "--silent", "--show-error", "--fail", "--unix-socket", str(tmp_path / "emit.sock")]
+        event = '{"group": "jobs", "type": "x", "payload": {"n": 1}}'
+        said = subprocess.run(
+            [*command, "--retry", "20", "--data", event, "http://bridge/emit"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert said.stdout == '{"accepted":1}\n', said.stderr
+    assert "Server Shut Down." in supervisord.log("towerbus-bridge")
     ports.release()
 
 

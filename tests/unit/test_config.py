@@ -10,7 +10,9 @@ import pytest
 from support.running import environment
 
 from towerbus.access import Rule, Who
+from towerbus.commands.doctor import examine
 from towerbus.config import settings
+from towerbus.doctor.findings import Level
 from towerbus.errors import ConfigError
 from towerbus.options import EVERYTHING, OPTIONS, SERVER, WORKER, options
 
@@ -153,6 +155,19 @@ def test_all_mistakes_are_told_at_once(tmp_path):
         assert words in line
 
 
+def test_a_key_that_is_nearly_one_is_told_which(tmp_path):
+    for wrong, right in {"ping-interval": "ping_interval", "lissten": "listen"}.items():
+        with pytest.raises(ConfigError, match=f"{wrong}: there is no such option; did you mean {right}[?]"):
+            from_file(tmp_path, f"{wrong} = 1")
+
+
+def test_the_mark_of_an_editor_at_the_begin_is_no_mistake(tmp_path):
+    """A byte-order mark."""
+    path = tmp_path / "towerbus.toml"
+    path.write_text("outbox = 5000\n", encoding="utf-8-sig")
+    assert settings({}, {}, str(path)).outbox == 5000
+
+
 def test_a_mistake_elsewhere_is_named_by_where_it_stands():
     with pytest.raises(ConfigError, match="TOWERBUS_OUTBOX: got 'x'"):
         settings({}, {"TOWERBUS_OUTBOX": "x"})
@@ -164,7 +179,7 @@ def test_a_mistake_elsewhere_is_named_by_where_it_stands():
 
 CARRIED_OUT = {
     'listen = "nonsense"': ["listen", "'nonsense'", "wanted is tcp:8051"],
-    'http = "tcp:x"': ["http", "'tcp:x", "wanted is tcp:8051"],
+    'http = "tcp:x"': ["http", "'tcp:x", "port: got 'x', wanted a number"],
     'bus = "amqqp://x"': ["bus", "'amqqp://x'", "wanted memory: or sqlite:PATH"],
     'bus = "sqlite:"': ["bus", "'sqlite:'", "wanted memory: or sqlite:PATH"],
     'bus = "amqp://localhost"': ["bus", "amqp:", "wanted memory: or sqlite:PATH"],
@@ -198,6 +213,13 @@ def test_a_mistake_that_shows_when_it_is_carried_out_is_traced_to_its_file(tmp_p
     assert f"{path}: {key}" in said
     assert got in said
     assert wanted in said
+
+
+def test_the_doctor_sees_that_both_listeners_have_one_port(tmp_path):
+    path = tmp_path / "towerbus.toml"
+    path.write_text('listen = "tcp:8052"')
+    (found,) = [each for each in examine(str(path), {}, "", 1) if each.level is Level.ERROR]
+    assert found.text == "--http: 'tcp:8052:interface=127.0.0.1' has the port 8052 of --listen, 'tcp:8052'"
 
 
 UNSET = re.compile(r"^# (?=(?:ask_url|log_max_bytes|log_max_age|bridge_state) = )", re.MULTILINE)

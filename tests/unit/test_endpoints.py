@@ -9,9 +9,10 @@ from twisted.internet import reactor
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol, quoteStringArgument
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory, Protocol
+from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from towerbus.certificates import Certificates
-from towerbus.endpoints import Words, endpoint, read
+from towerbus.endpoints import Words, endpoint, read, shared_port
 from towerbus.errors import ConfigError
 from towerbus.listening import Listener
 
@@ -79,6 +80,12 @@ async def test_several_listen_on_one_port_and_each_gets_its_share():
         ("ssl:0:privateKey=x:sslmethod=TLSv1_METHOD", "TLS 1.2"),
         ("ssl:0:privateKey=/no/where.pem", "/no/where.pem: can't be read"),
         ("systemd:domain=INET:name=nobody", "nobody"),
+        ("tcp:x", "port: got 'x', wanted a number from 0 to 65535"),
+        ("tcp:99999", "port: got '99999'"),
+        ("tcp", "port: got ''"),
+        ("tcp:0:backlog=many", "backlog: got 'many'"),
+        ("tcp:0:interfce=127.0.0.1", "interfce: not understood here"),
+        ("ssl:x:privateKey=/no/where.pem", "/no/where.pem"),
     ],
 )
 def test_a_mistake_is_named(text, says):
@@ -88,6 +95,39 @@ def test_a_mistake_is_named(text, says):
     assert says in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "port"),
+    [
+        ("tcp:80", "tcp:80:interface=127.0.0.1", "80"),
+        ("tcp:80:interface=127.0.0.1:reuseport=yes", "ssl:port=80:interface=127.0.0.1:privateKey=x", "80"),
+        ("tcp:80:interface=127.0.0.1", "tcp:80:interface=127.0.0.2", ""),
+        ("tcp:80", "tcp:81", ""),
+        ("tcp:0", "tcp:0", ""),
+        ("unix:/run/x", "unix:/run/x", ""),
+        ("systemd:domain=INET:index=0", "tcp:80", ""),
+    ],
+)
+def test_a_port_that_two_have(one, other, port):
+    assert shared_port(one, other) == port
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_interface_may_stand_without_its_name():
+    port = await endpoint(reactor, "tcp:0:127.0.0.1").listen(Factory())
+    assert port.getHost().host == "127.0.0.1"
+    await port.stopListening()
+
+
+def shown(made):
+    return made.serverConnectionForTLS(None).get_context()
+
+
+def test_certificates_are_what_the_newest_twisted_takes_without_a_warning(tmp_path, recwarn):
+    key, chain = Files(tmp_path).issue("localhost")
+    TLSMemoryBIOFactory(Certificates(str(key), str(chain)), isClient=False, wrappedFactory=Factory())
+    assert "LegacyContextFactoryWarning" not in [each.category.__name__ for each in recwarn]
+
+
 def test_a_certificate_may_be_followed_by_its_authorities(tmp_path):
     files = Files(tmp_path)
     key, chain = files.issue("localhost")
@@ -95,10 +135,10 @@ def test_a_certificate_may_be_followed_by_its_authorities(tmp_path):
     both.write_bytes(key.read_bytes() + chain.read_bytes() + files.authority.read_bytes())
     made = Certificates(str(both), str(both))
     assert made.expires > 0
-    before = made.getContext()
+    before = shown(made)
     both.write_text("nothing")
     assert made.has_changed()
     with pytest.raises(ConfigError, match="both.pem"):
         made.reload()
     assert not made.has_changed(), "it is not tried again before it changes again"
-    assert made.getContext() is before
+    assert shown(made) is before

@@ -33,8 +33,11 @@ def test_a_line_has_the_events_name_its_text_and_its_own_keys():
     }
 
 
-def test_what_has_no_name_is_text():
-    assert json.loads(emitted("Starting factory {x!r}", x=1))["event"] == "text"
+def test_lines_that_are_not_ours_have_names_by_their_kind():
+    assert json.loads(emitted("Starting factory {x!r}", x=1))["event"] == "twisted"
+    assert json.loads(emitted("{filename}: {warning}", filename="x.py", warning="old"))["event"] == "python_warning"
+    line = json.loads(json_line({"log_format": "Unhandled error in Deferred:", "log_failure": Failure(ValueError())}))
+    assert line["event"] == "unhandled_error"
 
 
 def test_debug_is_left_out():

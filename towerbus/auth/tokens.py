@@ -160,7 +160,7 @@ def read(path: Path) -> dict[bytes, Identity]:
     """
     where = f"--auth tokens:{path}"
     try:
-        given = tomllib.loads(path.read_text("utf-8"))
+        given = tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{where}: can't be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -15,8 +15,9 @@ import msgspec
 
 from towerbus.access import AccessRules
 from towerbus.config import Settings, settings
-from towerbus.doctor import findings
+from towerbus.doctor import files, findings
 from towerbus.doctor.findings import Finding, Level
+from towerbus.endpoints import shared_port
 from towerbus.errors import ConfigError, TowerbusError
 from towerbus.options import BRIDGE, SERVER, options
 from towerbus.urls import shown
@@ -85,6 +86,7 @@ def examine(file: str | None, given: Mapping[str, str], management: str, window:
     except ConfigError as error:
         return _each(error, _CHANGE)
     found = _configuration(configured)
+    found += files.look(configured.file, configured.auth, [configured.listen, configured.http])
     try:
         bridges = _bridges(configured)
     except ConfigError as error:
@@ -141,6 +143,10 @@ def _configuration(configured: Settings) -> list[Finding]:
             make()
         except TowerbusError as error:
             found.append(findings.error("configuration", configured.traced(str(error)), _CHANGE))
+    if shared := shared_port(configured.listen, configured.http):
+        said = f"--http: {configured.http!r} has the port {shared} of --listen, {configured.listen!r}"
+        text = configured.traced(said)
+        found.append(findings.error("configuration", text, "give one of them another port"))
     if not configured.auth and configured.bus.startswith(("amqp:", "amqps:")) and not _of_bridges_alone(configured):
         text = "no --auth: a separate server lets nobody in without one"
         found.append(findings.warning("configuration", text, "give --auth jwt:PATH or another"))

@@ -3,8 +3,9 @@
     twistd --logger=towerbus.ops.logs.lines towerbus-server
 
 A line of JSON has `time` (seconds since the epoch of Unix), `level`, `event` (the word before the colon, by which
-alarms find it), `text` (the whole, for a person), `from` (the module), and the event's own keys. Values that JSON does
-not know are texts. Under systemd a line begins with its priority, `<4>`, which the journal takes off (sd-daemon(3)).
+alarms find it; for lines that are not ours `twisted`, `python_warning` or `unhandled_error`), `text` (the whole, for a
+person), `from` (the module), and the event's own keys. Values that JSON does not know are texts. Under systemd a line
+begins with its priority, `<4>`, which the journal takes off (sd-daemon(3)).
 """
 
 from __future__ import annotations
@@ -57,11 +58,10 @@ def json_line(event: LogEvent) -> str:
     """One event as a line of JSON. Whatever is in it, this is one line, and it raises nothing."""
     text = formatEvent(event)
     level = event.get("log_level", LogLevel.info)
-    named = _NAME.match(event.get("log_format") or "")
     line = {
         "time": round(event.get("log_time", 0.0), 6),
         "level": level.name,
-        "event": named[0] if named else "text",
+        "event": _named(event),
         "text": text,
         "from": event.get("log_namespace", ""),
         **{key: _told(value) for key, value in event.items() if _is_ours(key)},
@@ -73,6 +73,16 @@ def json_line(event: LogEvent) -> str:
     except Exception:  # noqa: BLE001 - a value that can't be told must not take the line with it
         plain = {key: _safe(value) for key, value in line.items()}
         return _encode(plain).decode("utf-8", "replace") + "\n"
+
+
+def _named(event: LogEvent) -> str:
+    """The event's name; for what has none, one by its kind."""
+    named = _NAME.match(event.get("log_format") or "")
+    if named:
+        return named[0]
+    if event.get("log_failure") is not None:
+        return "unhandled_error"
+    return "python_warning" if "warning" in event else "twisted"
 
 
 def _is_ours(key: str) -> bool:
