@@ -53,7 +53,7 @@ def endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
         return _secured(reactor, words)
     if words.kind == "tcp" and "reuseport" in words.names:
         return _tcp(reactor, words)
-    if words.kind == "tcp" and "backlog" not in words.names:
+    if words.kind in {"tcp", "unix"} and "backlog" not in words.names:
         description += f":backlog={BACKLOG}"
     made: IStreamServerEndpoint = serverFromString(reactor, description)
     return made
