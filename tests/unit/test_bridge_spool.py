@@ -164,6 +164,8 @@ async def test_a_file_that_is_removed_under_it_takes_no_more_and_what_it_held_is
     with pytest.raises(NoRoom, match="moved or removed") as refused:
         await spool.emit(some(2, 1))
     assert refused.value.sure
+    assert str(tmp_path) not in refused.value.reason, "producers are not told of files"
+    assert str(tmp_path) in spool.trouble
     taken = await spool.first(10, 10**6)
     assert ids(taken) == ["n0", "n1"]
     await spool.remove(taken)

@@ -140,7 +140,9 @@ class Spool:
                 continue
             except SpoolGone as error:
                 self._gone = str(error)
-                self._failed(calls, f"the spool {error}", sure=True)
+                # Producers are not told where it is.
+                text = "the spool's file was moved or removed; a new one is made, come back later"
+                self._failed(calls, text, sure=True, trouble=f"the spool {error}")
                 self._rouse()
                 continue
             finally:
@@ -153,8 +155,8 @@ class Spool:
                 call.done.callback(None)
         self._writing = False
 
-    def _failed(self, calls: Sequence[_Call], text: str, *, sure: bool) -> None:
-        self._troubled(text)
+    def _failed(self, calls: Sequence[_Call], text: str, *, sure: bool, trouble: str = "") -> None:
+        self._troubled(trouble or text)
         # Not BusUnavailable: the producer would be told that the bus is away.
         kind = NoRoom if sure else NotConfirmed
         for call in calls:
