@@ -53,6 +53,8 @@ def endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
         return _secured(reactor, words)
     if words.kind == "tcp":
         return _tcp(reactor, words)
+    if words.kind == "unix" and "backlog" not in words.names:
+        description += f":backlog={BACKLOG}"
     made: IStreamServerEndpoint = serverFromString(reactor, description)
     return made
 

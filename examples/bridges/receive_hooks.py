@@ -25,6 +25,11 @@ seen: set[str] = set()
 class Receiver(BaseHTTPRequestHandler):
     """Answers one request."""
 
+    def do_HEAD(self) -> None:
+        """Say that it is there, as `towerbus doctor` asks."""
+        self.send_response(204)
+        self.end_headers()
+
     def do_POST(self) -> None:
         """Take a batch."""
         body = self.rfile.read(int(self.headers["Content-Length"]))

@@ -138,6 +138,7 @@ def test_the_examples_of_a_socket_and_of_webhooks_work_together(vhost, tmp_path)
             command = ["curl", "-sS", "--unix-socket", str(socket), "http://localhost/emit", "-d", json.dumps(event)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             assert json.loads(done.stdout) == {"accepted": 1}
+            assert ask(port, "HEAD", "/")[0] == 204, "as the doctor looks at it"
             assert receiver.stdout.readline() == 'jobs status_changed {"n": 1}\n'
     finally:
         receiver.kill()

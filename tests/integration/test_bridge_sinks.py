@@ -7,6 +7,7 @@ import pytest
 from standardwebhooks import Webhook
 from support import producers
 from support.bridge import running_bridge
+from support.broker import Broker
 from support.hooks import Hooks
 from support.producers import channel
 from support.running import wait_for
@@ -27,6 +28,13 @@ def foreign(broker):
         opened.queue_bind("all", "lake", "#")
     yield url
     broker.drop_vhost(url)
+
+
+@pytest.fixture(scope="module")
+def narrow():
+    """Another broker, that takes small messages only."""
+    with Broker(config={"max_message_size": "20000"}) as node:
+        yield node
 
 
 def emit(url, *numbers, key="jobs.x"):
@@ -125,6 +133,38 @@ def test_a_queue_that_takes_nothing_is_waited_for_in_order(vhost, foreign, tmp_p
         wait_for(all_there, 30, "all")
         assert [json.loads(body)["n"] for _, _, body in found] == list(range(10))
         bridge.await_ready()
+
+
+@pytest.mark.parametrize("in_flight", [1, 64])
+def test_an_event_that_is_too_large_for_the_foreign_broker_is_buried_and_the_rest_goes_on(
+    vhost, narrow, tmp_path, in_flight
+):
+    foreign = narrow.vhost()
+    with channel(foreign) as opened:
+        opened.exchange_declare("lake", "topic", durable=True)
+        opened.queue_declare("all", durable=True)
+        opened.queue_bind("all", "lake", "#")
+    tables = LAKE.format(url=foreign, in_flight=in_flight)
+    with running_worker(tmp_path, vhost) as worker, running_bridge(tmp_path, vhost, tables) as bridge:
+        worker.await_log("fence_written")
+        await_begin(bridge, "lake")
+        with channel(vhost) as opened:
+            for number in range(9):
+                body = json.dumps({"n": number, "pad": "x" * (30_000 if number == 4 else 0)})
+                producers.emit(opened, f"n{number}", body.encode(), key="jobs.x")
+        found = []
+
+        def all_there():
+            found.extend(json.loads(body)["n"] for _, _, body in taken(foreign))
+            return len(set(found)) == 8
+
+        wait_for(all_there, 30, "the others")
+        assert first_times(found) == [n for n in range(9) if n != 4]
+        wait_for(lambda: bridge.metric("towerbus_bridge_dead_total", bridge="lake") == 1, 10, "the burial")
+        bridge.await_ready()
+    ((_, properties, body),) = taken(vhost, "towerbus.dead")
+    assert (properties.message_id, len(body) > 30_000) == ("n4", True)
+    assert "message size" in properties.headers["towerbus-reason"]
 
 
 HOOK = """

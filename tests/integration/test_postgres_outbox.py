@@ -214,6 +214,11 @@ def test_only_one_reads_a_table(url, reader):
     [
         ("SELECT 1", {"name": "elsewhere"}, "no table elsewhere"),
         ("SELECT 1", {"payload": "body"}, "has no column body; it has at, group, id, payload, type"),
+        (
+            "ALTER TABLE towerbus_outbox ALTER at DROP DEFAULT, ALTER at TYPE text",
+            {},
+            "column at of towerbus_outbox is of the type text; make it a timestamptz",
+        ),
         ("ALTER TABLE towerbus_outbox DROP CONSTRAINT towerbus_outbox_pkey", {}, "no unique index"),
         ("ALTER TABLE towerbus_outbox ALTER id DROP IDENTITY", {}, "no sequence"),
         ("ALTER TABLE towerbus_outbox ALTER id SET CACHE 20", {}, "CACHE 1"),

@@ -136,9 +136,24 @@ async def test_the_dead_queue_gets_the_address_the_id_and_the_position(tmp_path)
 @ensureDeferred
 async def test_a_position_that_is_none_is_told(tmp_path):
     sink = Sink(tmp_path)
-    sink.kept.path.write_text("nonsense\n")
-    with pytest.raises(ConfigError, match="remove the file"):
-        await sink.take()
+    for damage in (b"", b"nonsense\n", b"\xff\x00\x80", b"e-1-2\n"):
+        sink.kept.path.write_bytes(damage)
+        with pytest.raises(ConfigError, match="is not a position.*remove the file"):
+            sink.outflow.rewind()
+    sink.kept.close()
+
+
+@ensureDeferred
+async def test_what_was_buried_does_not_count_as_taken(tmp_path):
+    sink = Sink(tmp_path)
+    await sink.begin()
+    counts = sink.standing.counts
+    before = counts.events
+    await sink.emit(1, 2, 3)
+    taken = await sink.take()
+    await sink.outflow.bury(taken[1], "too large")
+    await sink.outflow.confirmed(taken[-1].position)
+    assert (counts.events - before, counts.dead) == (2, 1)
     sink.kept.close()
 
 

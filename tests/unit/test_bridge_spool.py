@@ -4,7 +4,7 @@ import sqlite3
 
 import pytest
 from pytest_twisted import ensureDeferred
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 from zope.interface.verify import verifyClass
 
 from towerbus.bridge.spool import Spool, open_spool
@@ -152,3 +152,52 @@ def test_a_file_of_another_edition_is_refused(tmp_path):
     other.close()
     with pytest.raises(TowerbusError, match="another edition"):
         SpoolFile(path)
+
+
+@ensureDeferred
+async def test_a_file_that_is_removed_under_it_takes_no_more_and_what_it_held_is_forwarded(tmp_path):
+    """What went into it would be lost with this process, although it was acknowledged."""
+    spool = await opened(tmp_path)
+    await spool.emit(some(0, 2))
+    for file in tmp_path.iterdir():
+        file.unlink()
+    with pytest.raises(NoRoom, match="moved or removed") as refused:
+        await spool.emit(some(2, 1))
+    assert refused.value.sure
+    assert str(tmp_path) not in refused.value.reason, "producers are not told of files"
+    assert str(tmp_path) in spool.trouble
+    taken = await spool.first(10, 10**6)
+    assert ids(taken) == ["n0", "n1"]
+    await spool.remove(taken)
+    with pytest.raises(TowerbusError, match="a new one is made"):
+        await spool.first(10, 10**6)
+    await spool.close()
+    spool = await opened(tmp_path)
+    await spool.emit(some(3, 1))
+    assert ids(await spool.first(10, 10**6)) == ["n3"]
+    await spool.close()
+
+
+@ensureDeferred
+async def test_an_empty_spool_whose_file_is_removed_ends_its_life_at_the_next_event(tmp_path):
+    spool = await opened(tmp_path)
+    waiting = Deferred.fromCoroutine(spool.first(10, 10**6))
+    (tmp_path / "spool.db").rename(tmp_path / "elsewhere.db")
+    with pytest.raises(NoRoom):
+        await spool.emit(some(0, 1))
+    with pytest.raises(TowerbusError, match="a new one is made"):
+        await waiting
+    await spool.close()
+
+
+@ensureDeferred
+async def test_a_damaged_spool_says_what_to_do_about_a_spool(tmp_path):
+    spool = await opened(tmp_path)
+    await spool.emit(some(0, 500, 1000))
+    await spool.close()
+    file = tmp_path / "spool.db"
+    whole = file.read_bytes()
+    for damaged in (b"x" * 5000, whole[: len(whole) // 2]):
+        file.write_bytes(damaged)
+        with pytest.raises(TowerbusError, match="move it away, and a new one is made"):
+            await opened(tmp_path)

@@ -1,5 +1,7 @@
 """Endpoint strings, and several listeners on one port."""
 
+import socket
+
 import pytest
 import pytest_twisted
 from hypothesis import given
@@ -142,3 +144,18 @@ def test_a_certificate_may_be_followed_by_its_authorities(tmp_path):
         made.reload()
     assert not made.has_changed(), "it is not tried again before it changes again"
     assert shown(made) is before
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_crowd_finds_room_at_a_unix_socket(tmp_path):
+    """A producer with a timeout, as curl is one, is not made to wait where there is none: it fails at once."""
+    port = await endpoint(reactor, f"unix:{tmp_path / 'emit.sock'}:mode=660").listen(Factory.forProtocol(Protocol))
+    crowd = [socket.socket(socket.AF_UNIX) for _ in range(200)]
+    try:
+        for each in crowd:
+            each.setblocking(False)
+            each.connect(str(tmp_path / "emit.sock"))
+    finally:
+        for each in crowd:
+            each.close()
+        await port.stopListening()

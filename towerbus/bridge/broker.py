@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from towerbus.amqp.connection import Connection, connect, tls_options
 from towerbus.amqp.errors import trouble
 from towerbus.amqp.url import Broker, parse
@@ -13,6 +15,13 @@ from towerbus.doctor.findings import DOCTOR, Finding
 from towerbus.errors import ConfigError
 
 See = Callable[[Connection, Broker], Awaitable[Sequence[Finding]]]
+
+
+class Foreign(Broker, frozen=True):
+    """A broker that is not the bus's: it has no prefix to be told of."""
+
+    def __str__(self) -> str:
+        return super().__str__().partition(" ")[0]
 
 
 def broker(url: str) -> Broker:
@@ -27,7 +36,7 @@ def broker(url: str) -> Broker:
             tls_options(made)
     except ConfigError as error:
         raise ConfigError(f"url: {error}") from error
-    return made
+    return Foreign(**msgspec.structs.asdict(made))
 
 
 def check(url: str) -> None:

@@ -13,6 +13,9 @@ from towerbus.errors import ConfigError
 from towerbus.log.one_thread import OneThread
 from towerbus.positions import Position
 
+SHOWN = 60
+"""Characters that are shown of a file that holds no position, at the most."""
+
 
 class KeptPosition:
     """One sink's position.
@@ -34,15 +37,18 @@ class KeptPosition:
             ConfigError: The file can't be read, or holds something else.
         """
         try:
-            text = self.path.read_text(encoding="ascii").strip()
+            text = self.path.read_text(encoding="ascii", errors="backslashreplace").strip()
         except FileNotFoundError:
             return None
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{self.path}: can't be read: {error}") from error
+        except OSError as error:
+            raise ConfigError(f"{self.path}: can't be read: {error.strerror}") from error
         try:
             return positions.parse(text)
         except positions.PositionError as error:
-            raise ConfigError(f"{self.path}: {error}; remove the file to begin at the log's end") from error
+            raise ConfigError(
+                f"{self.path}: {text[:SHOWN]!r} is not a position: put back the one that "
+                "its last event carried, or remove the file to begin at the log's end"
+            ) from error
 
     def keep(self, position: Position) -> Deferred[None]:
         """Write it. Fires when it would survive a power cut; fails with OSError."""

@@ -107,6 +107,7 @@ class Outflow:
         self._replay: IReplay | None = None
         self._found: deque[Outgoing] = deque()
         self._given: deque[Position] = deque()
+        self._buried: set[Position] = set()
         self._confirmed: Position | None = None
         self._handed = self._read = Position("0", 0, 0, 0)
         self._written = -QUIET
@@ -123,10 +124,18 @@ class Outflow:
         return [Measure("behind_records", "Records of the log that the sink has not confirmed", behind)]
 
     def rewind(self) -> None:
-        """A new life begins: what was not confirmed is given again."""
+        """A new life begins: what was not confirmed is given again.
+
+        Raises:
+            ConfigError: What was kept is no position.
+        """
         self._close()
         self._found.clear()
         self._given.clear()
+        self._buried.clear()
+        if self._confirmed is None:
+            # Before the foreign system is asked: its state would be told in place of this.
+            self._confirmed = self._kept.load()
         if self._confirmed is not None:
             self._handed = self._read = self._confirmed
 
@@ -149,6 +158,7 @@ class Outflow:
     def bury(self, outgoing: Outgoing, reason: str) -> Deferred[None]:
         """Put an event in the dead queue."""
         self._standing.counts.dead += 1
+        self._buried.add(outgoing.position)
         event = outgoing.event
         message = Message(
             event.payload,
@@ -182,12 +192,10 @@ class Outflow:
         """Find out where the sink was; one that is new begins at the log's end."""
         if self._confirmed is not None:
             return
-        position = self._kept.load()
-        if position is None:
-            await self._log.when_known()
-            position = self._log.tail.end
-            await self._kept.keep(position)
-            _log.info("sink_begins: {name} at {position}", name=self._standing.title.name, position=str(position))
+        await self._log.when_known()
+        position = self._log.tail.end
+        await self._kept.keep(position)
+        _log.info("sink_begins: {name} at {position}", name=self._standing.title.name, position=str(position))
         self._confirmed = self._handed = self._read = position
 
     async def _read_on(self) -> bool:
@@ -241,8 +249,10 @@ class Outflow:
     async def _confirm(self, position: Position) -> None:
         await self._write(position)
         while self._given:
-            self._standing.counts.events += 1
-            if self._given.popleft() == position:
+            given = self._given.popleft()
+            self._standing.counts.events += given not in self._buried
+            self._buried.discard(given)
+            if given == position:
                 break
 
     async def _write(self, position: Position) -> None:

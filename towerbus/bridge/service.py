@@ -1,9 +1,9 @@
-"""The wiring of `twistd towerbus-bridge`: one supervisor for each bridge, and its ways to the bus."""
+"""The wiring of `twistd towerbus-bridge`: one supervisor for each bridge."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,20 +14,18 @@ from twisted.web.resource import IResource
 
 from towerbus import web
 from towerbus.access import Patterns
-from towerbus.amqp.burying import DeadLetters, Letter
 from towerbus.amqp.intake import AmqpIntake
-from towerbus.amqp.log import AmqpLog
-from towerbus.amqp.url import Broker, of_bus
+from towerbus.amqp.url import of_bus
 from towerbus.bridge.configuration import BridgeOptions
 from towerbus.bridge.feed import Feed
 from towerbus.bridge.interface import ISink, ISource, Measure, Surroundings
 from towerbus.bridge.kept import KeptPosition
 from towerbus.bridge.mapping import Mapping as MessageMapping
-from towerbus.bridge.message import Message
-from towerbus.bridge.metrics import Bridges, BusState, Shown
+from towerbus.bridge.metrics import Bridges, Shown
 from towerbus.bridge.outflow import Outflow
 from towerbus.bridge.standing import Standing, Title
 from towerbus.bridge.supervisor import Supervisor
+from towerbus.bridge.ways import DeadQueue, Ways
 from towerbus.config import Settings
 from towerbus.errors import ConfigError
 from towerbus.giving_up import give_up
@@ -39,9 +37,6 @@ from towerbus.ops.notify import Condition, Notify, Supervised
 from towerbus.options import BRIDGE
 
 _log = Logger()
-
-BRIDGE_HEADER = "towerbus-bridge"
-"""The header of a dead letter that says through which bridge it came."""
 
 
 class Made(NamedTuple):
@@ -83,7 +78,7 @@ class StateDirectory(Service):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"--bridge-state: {directory}: can't be made: {error.strerror}") from error
-        self._lock = Lock(directory / "bridge")
+        self._lock = Lock(directory / "bridge", what="directory")
         self._directory = directory
         self._names = frozenset(names)
 
@@ -121,89 +116,6 @@ class LivesEndFirst(MultiService):
     def stopService(self) -> Deferred[Any]:
         """End the lives, in bounded time, and then the ways to the bus."""
         return maybeDeferred(self._lives.stopService).addBoth(lambda _: super(LivesEndFirst, self).stopService())
-
-
-class DeadQueue:
-    """The bus's dead queue, as bridges use it.
-
-    Args:
-        letters: Keeps letters there.
-    """
-
-    def __init__(self, letters: DeadLetters) -> None:
-        self._letters = letters
-
-    def bury(self, message: Message, reason: str, bridge: str) -> Deferred[None]:
-        """Put a message there."""
-        return self._letters.bury(
-            Letter(
-                message.body,
-                reason,
-                {**message.headers, BRIDGE_HEADER: bridge},
-                message_id=message.id,
-                content_type=message.content_type,
-                routing_key=message.routing_key,
-                place=message.place,
-            )
-        )
-
-
-class Ways:
-    """The ways between the bridges and the bus: made as they are needed, and asked how they are.
-
-    Args:
-        broker: The bus's.
-        reactor: Connects, and tells the time.
-        hopeless: Called with the text when the broker refuses us, and never let us in before.
-    """
-
-    def __init__(self, broker: Broker, reactor: Any, hopeless: Callable[[str], None]) -> None:
-        self._broker = broker
-        self._reactor = reactor
-        self._hopeless = hopeless
-        self.letters = DeadLetters(broker, reactor)
-        self.log: AmqpLog | None = None
-        self.intakes: dict[str, AmqpIntake] = {}
-
-    def intake(self, name: str) -> AmqpIntake:
-        """A way into the bus for one bridge alone: none waits for another's."""
-
-        def refused(text: str) -> None:
-            if not made.bus.reconnects:
-                self._hopeless(text)
-
-        made = self.intakes[name] = AmqpIntake(
-            self._broker, self._reactor, patient=True, name=f"bridge {name}", refused=refused
-        )
-        return made
-
-    def reading(self) -> AmqpLog:
-        """The log, one for all sinks."""
-        if self.log is None:
-            self.log = AmqpLog(self._broker, self._reactor, refused=self._reading_refused)
-        return self.log
-
-    def _reading_refused(self, text: str) -> None:
-        if self.log is not None and not self.log.known:
-            self._hopeless(text)
-
-    def services(self) -> Sequence[IService]:
-        """All of them, to be run."""
-        return (self.letters, *([] if self.log is None else [self.log]), *self.intakes.values())
-
-    def states(self) -> Sequence[BusState]:
-        """How they are."""
-        found = [BusState("dead letters", self.letters.trouble, self.letters.reconnects)]
-        if self.log is not None:
-            found.append(BusState("log", self.log.trouble, self.log.bus.reconnects))
-        found += [BusState(f"bridge {name}", each.trouble, each.bus.reconnects) for name, each in self.intakes.items()]
-        return found
-
-    def broken(self) -> dict[str, str]:
-        """What is wrong with the bus: every way has the same broker, so one reason for each kind is enough."""
-        found = {"log": self.log.trouble} if self.log is not None and self.log.trouble else {}
-        troubles = [each.trouble for each in self.intakes.values()] + [self.letters.trouble or self.letters.refusal]
-        return found | next(({"bus": text} for text in troubles if text), {})
 
 
 def bridges(settings: Settings, reactor: Any, configured: Sequence[BridgeOptions]) -> IService:

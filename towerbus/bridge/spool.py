@@ -14,12 +14,18 @@ from typing import Any, NamedTuple
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
-from towerbus.bridge.spool_file import OVERHEAD, Held, Spooled, SpoolFile
+from towerbus.bridge.spool_file import OVERHEAD, Held, Spooled, SpoolFile, SpoolGone
 from towerbus.errors import BusUnavailable, NoRoom, NotConfirmed, TowerbusError
 from towerbus.event import Event
 from towerbus.intake.interface import IIntake
 from towerbus.log.one_thread import OneThread
 from towerbus.log.sqlite_file import in_doubt, meaning
+
+_MENDS = {
+    sqlite3.SQLITE_NOTADB: "it is no database; move it away, and a new one is made",
+    sqlite3.SQLITE_CORRUPT: "it is damaged; move it away, and a new one is made (sqlite3 .recover shows what waited)",
+}
+"""What to do about a file, where that is not what one does about the log's."""
 
 
 class _Call(NamedTuple):
@@ -46,6 +52,7 @@ class Spool:
         self._calls: list[_Call] = []
         self._pending = 0
         self._writing = self._closed = False
+        self._gone = ""
         self._news: Deferred[None] | None = None
         self.events, self.bytes = held
         self.refused = 0
@@ -87,15 +94,17 @@ class Spool:
             size: Bytes of their payloads, at the most; one alone may have more.
 
         Raises:
-            TowerbusError: They can't be read.
+            TowerbusError: They can't be read, or the file is gone and there are no more.
         """
         while not self.events:
+            if self._gone:
+                raise TowerbusError(f"the spool {self._gone}; all that it held was forwarded, and a new one is made")
             self._news = Deferred()
             await self._news
         try:
             return await self._thread.run(self._file.first, limit, size)
         except sqlite3.Error as error:
-            raise TowerbusError(f"the spool can't be read: {meaning(error)}") from error
+            raise TowerbusError(f"the spool can't be read: {_meaning(error)}") from error
 
     async def remove(self, taken: Sequence[Spooled]) -> None:
         """Let go of the oldest events, which `first` gave.
@@ -106,7 +115,7 @@ class Spool:
         try:
             await self._thread.run(self._file.remove, taken[-1].number)
         except sqlite3.Error as error:
-            raise TowerbusError(f"the spool can't be written: {meaning(error)}") from error
+            raise TowerbusError(f"the spool can't be written: {_meaning(error)}") from error
         self.events -= len(taken)
         self.bytes -= sum(len(each.event.payload) + OVERHEAD for each in taken)
         self._troubled("")
@@ -127,7 +136,14 @@ class Spool:
             try:
                 added = await self._thread.run(self._file.add, [call.events for call in calls])
             except sqlite3.Error as error:
-                self._failed(calls, error)
+                self._failed(calls, f"the spool can't be written: {_meaning(error)}", sure=not in_doubt(error))
+                continue
+            except SpoolGone as error:
+                self._gone = str(error)
+                # Producers are not told where it is.
+                text = "the spool's file was moved or removed; a new one is made, come back later"
+                self._failed(calls, text, sure=True, trouble=f"the spool {error}")
+                self._rouse()
                 continue
             finally:
                 self._pending -= size
@@ -139,11 +155,10 @@ class Spool:
                 call.done.callback(None)
         self._writing = False
 
-    def _failed(self, calls: Sequence[_Call], error: sqlite3.Error) -> None:
-        text = f"the spool can't be written: {meaning(error)}"
-        self._troubled(text)
+    def _failed(self, calls: Sequence[_Call], text: str, *, sure: bool, trouble: str = "") -> None:
+        self._troubled(trouble or text)
         # Not BusUnavailable: the producer would be told that the bus is away.
-        kind = NotConfirmed if in_doubt(error) else NoRoom
+        kind = NoRoom if sure else NotConfirmed
         for call in calls:
             call.done.errback(kind(text, _ids(call.events)))
 
@@ -184,11 +199,16 @@ async def open_spool(path: Path, reactor: Any, name: str, max_bytes: int) -> Spo
         file, held = await thread.run(opened)
     except (sqlite3.Error, OSError) as error:
         thread.close()
-        raise TowerbusError(f"the spool {path}: {meaning(error)}") from error
+        raise TowerbusError(f"the spool {path}: {_meaning(error)}") from error
     except BaseException:
         thread.close()
         raise
     return Spool(file, thread, held, max_bytes)
+
+
+def _meaning(error: Exception) -> str:
+    mend = _MENDS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
+    return f"{mend} ({error})" if mend else meaning(error)
 
 
 def _ids(events: Sequence[Event]) -> tuple[str, ...]:

@@ -35,6 +35,10 @@ class SpoolUnusable(ConfigError):
     """The spool's file can't be used; the text says why."""
 
 
+class SpoolGone(SpoolUnusable):
+    """The file was moved or removed while it was in use: what it holds can be read, until it is closed."""
+
+
 class Spooled(NamedTuple):
     """An event in the spool.
 
@@ -74,9 +78,11 @@ class SpoolFile:
         if not path.exists():
             # Events may be for few eyes; SQLite gives its other files the same permissions.
             os.close(os.open(path, os.O_CREAT | os.O_CLOEXEC, 0o600))
+        self._path = path
         self._connection = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False)
         try:
             self._prepare(path)
+            self._identity = _identity(path)
         except BaseException:
             self._connection.close()
             raise
@@ -112,7 +118,12 @@ class SpoolFile:
 
         Returns:
             How much was added, when all of it is on the disk.
+
+        Raises:
+            SpoolGone: A file that nobody finds again would lose it.
         """
+        if _identity(self._path) != self._identity:
+            raise SpoolGone(f"{self._path} was moved or removed while it was in use")
         events = size = 0
         self._connection.execute("BEGIN IMMEDIATE")
         try:
@@ -157,3 +168,12 @@ class SpoolFile:
     def close(self) -> None:
         """Let go of the file."""
         self._connection.close()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file stands at a path now."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -84,9 +84,11 @@ class Lock:
 
     Args:
         path: Of the database; the lock is a file beside it, which stays.
+        what: What it is that only one process may have, for the text.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, what: str = "file") -> None:
+        self._what = what
         self.path = path.with_name(path.name + ".lock")
         self._file: int | None = None
 
@@ -106,7 +108,7 @@ class Lock:
             who = os.read(file, 200).decode(errors="replace").strip()
             os.close(file)
             if isinstance(error, BlockingIOError):
-                text = f"in use by {who or 'another process'}; stop that one, or give each a file of its own"
+                text = f"in use by {who or 'another process'}; stop that one, or give each a {self._what} of its own"
                 raise LogFileUnusable(text) from error
             raise LogFileUnusable(_cannot_lock(self.path, error)) from error
         self._file = file

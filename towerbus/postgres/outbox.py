@@ -44,8 +44,11 @@ _HOLDERS = """
       AND relation = %s AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 _COLUMNS = """
-    SELECT attname FROM pg_attribute WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped
+    SELECT attname, format_type(atttypid, NULL), typcategory
+    FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped
 """
+_TIME = "D"
+"""PostgreSQL's category of the types of a time, and of the domains over them."""
 _UNIQUE = """
     SELECT 1 FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0]
     WHERE indrelid = %s AND indisunique AND indisvalid AND indpred IS NULL AND indnkeyatts = 1 AND attname = %s
@@ -140,11 +143,14 @@ class Outbox:
         relation = _one(connection, "SELECT to_regclass(%s)::oid", self._quoted)
         if relation is None:
             raise DatabaseTrouble(f"there is no table {self._table.name}; docs/outbox.md has its definition")
-        columns = {name for (name,) in connection.execute(_COLUMNS, (relation,))}
+        columns = {name: tuple(kind) for name, *kind in connection.execute(_COLUMNS, (relation,))}
         table = self._table
         for column in (table.key, table.group, table.type, table.payload, table.at, table.mark):
             if column is not None and column not in columns:
                 raise DatabaseTrouble(f"table {table.name} has no column {column}; it has {', '.join(sorted(columns))}")
+        kind, category = columns[table.at]
+        if category != _TIME:
+            raise DatabaseTrouble(f"column {table.at} of {table.name} is of the type {kind}; make it a timestamptz")
         if not _one(connection, _UNIQUE, relation, table.key):
             raise DatabaseTrouble(f"column {table.key} of {table.name} has no unique index; make it the primary key")
         self._check_sequence(connection)

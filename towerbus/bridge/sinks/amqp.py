@@ -1,7 +1,8 @@
 """The sink `amqp`: events to an exchange on any broker, in the order of the log, each confirmed.
 
 What is published carries the event's id as `message_id`, and its address and position as headers. A bridge that dies
-between a confirmation and its keeping publishes some events again, with the same ids.
+between a confirmation and its keeping publishes some events again, with the same ids. An event that is larger than the
+broker takes goes to the dead queue: it would hold up all that comes behind it for ever.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from zope.interface import implementer
 
 from towerbus.amqp.channel import Channel
 from towerbus.amqp.connection import Connection
-from towerbus.amqp.errors import NOT_FOUND, ChannelClosed, Unpublished
+from towerbus.amqp.errors import NOT_FOUND, PRECONDITION_FAILED, ChannelClosed, Unpublished
 from towerbus.amqp.foreign import hold, publish
 from towerbus.amqp.url import Broker
 from towerbus.bridge.broker import broker, check, looked_at
@@ -91,17 +92,19 @@ class AmqpSink:
         self._key = Template(options.routing_key)
         self._rest: Sequence[Outgoing] = ()
         self._unkept: Outgoing | None = None
+        self._singly = 0
+        self._refusal = ""
 
     async def run(self, outflow: IOutflow) -> None:
         """Publish until it is cancelled; a connection that is lost is followed by the next."""
         self._rest, self._unkept = (), None
+        self._singly, self._refusal = 0, ""
 
         async def session(connection: Connection, established: Callable[[], None]) -> None:
             channel = await self._begin(connection)
             established()
             while True:
-                # What the session before this one had no time to keep.
-                await self._keep(outflow)
+                await self._settle(outflow)
                 if not self._rest:
                     self._rest = await outflow.take(BATCH, BATCH_BYTES)
                 await self._publish_all(channel, outflow)
@@ -139,16 +142,38 @@ class AmqpSink:
 
     async def _publish_some(self, channel: Channel, outflow: IOutflow) -> None:
         """Publish as many as may be in flight, and wait for them in order."""
-        flight = self._rest[: self._options.in_flight]
+        flight = self._rest[: 1 if self._singly else self._options.in_flight]
         answers = [(each, self._published(channel, outflow, each)) for each in flight]
         for number, (each, answer) in enumerate(answers):
             try:
                 await answer
-            except BaseException:
+            except BaseException as error:
                 for _, other in answers[number + 1 :]:
                     other.addErrback(_told_already)
+                if isinstance(error, ChannelClosed):
+                    self._blame(error, len(answers) - number)
                 raise
             self._unkept, self._rest = each, self._rest[1:]
+            self._singly = max(0, self._singly - 1)
+
+    def _blame(self, error: ChannelClosed, suspects: int) -> None:
+        """See whether the broker has closed the channel for an event, and for which: it does not say.
+
+        Args:
+            error: Its words.
+            suspects: How many events were not confirmed; they are the next ones.
+
+        Raises:
+            TowerbusError: The exchange is not there any more.
+        """
+        if error.code == NOT_FOUND:
+            raise TowerbusError(_missing(self._options.exchange)) from error
+        if error.code != PRECONDITION_FAILED or "message size" not in error.text:
+            return
+        if suspects == 1:
+            self._refusal = f"exchange {self._options.exchange!r} on {self._broker}: {error}"
+        else:
+            self._singly = suspects
 
     def _published(self, channel: Channel, outflow: IOutflow, each: Outgoing) -> Deferred[None]:
         event, options = each.event, self._options
@@ -179,6 +204,15 @@ class AmqpSink:
             return None
         return key if len(key.encode()) <= 255 else None  # noqa: PLR2004 - AMQP's own limit
 
+    async def _settle(self, outflow: IOutflow) -> None:
+        """Do what the session before this one had no channel for, or no time."""
+        if self._refusal:
+            refused = self._rest[0]
+            await outflow.bury(refused, self._refusal)
+            self._unkept, self._rest = refused, self._rest[1:]
+            self._singly, self._refusal = 0, ""
+        await self._keep(outflow)
+
     async def _keep(self, outflow: IOutflow) -> None:
         if self._unkept is not None:
             await outflow.confirmed(self._unkept.position)
@@ -196,9 +230,13 @@ async def see_exchange(connection: Connection, exchange: str) -> None:
         await channel.declare_exchange(exchange, "topic", passive=True)
     except ChannelClosed as error:
         if error.code == NOT_FOUND:
-            raise TowerbusError(f"exchange {exchange!r} is not there: make it, or mend its name") from error
+            raise TowerbusError(_missing(exchange)) from error
         raise
     channel.close()
+
+
+def _missing(exchange: str) -> str:
+    return f"exchange {exchange!r} is not there: make it, or mend its name"
 
 
 def _told_already(_: object) -> None:

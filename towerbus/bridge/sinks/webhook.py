@@ -13,8 +13,10 @@ import binascii
 import hashlib
 import hmac
 import random
+import re
 import time
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -35,8 +37,10 @@ UNACCEPTABLE = frozenset({400, 410, 413, 415, 422})
 SECRET = "whsec_"  # noqa: S105 - what a secret in base64 begins with
 SHORTEST = 24
 """Bytes in a secret, at the least: what Standard Webhooks asks for."""
-_MAX_SAID = 200
+_MAX_SAID = 120
+"""Characters of an answer's body that are shown, at the most."""
 _OK = range(200, 300)
+_MARKUP = re.compile(r"<[^<>]*>")
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -157,6 +161,8 @@ class WebhookSink:
                 return
             if final or self._around.reactor.seconds() >= until:
                 await self._bury(batch, reason, outflow)
+                # Who refuses one event answers, and may take the next. Who took nothing for so long has not yet.
+                outflow.trouble("" if final else _given_up(len(batch), self._options.retry_seconds, reason))
                 return
             outflow.trouble(reason)
             self._retries += 1
@@ -176,13 +182,34 @@ class WebhookSink:
             return str(error), False
         if answer.status in _OK:
             return "", False
-        said = answer.body[:_MAX_SAID].decode("utf-8", "replace").strip()
-        words = f"{self._server.shown} answered {answer.status}{': ' if said else ''}{said}"
-        return words, answer.status in UNACCEPTABLE
+        return f"{self._server.shown} answered {told(answer.status, answer.body)}", answer.status in UNACCEPTABLE
 
     async def _bury(self, batch: Sequence[Outgoing], reason: str, outflow: IOutflow) -> None:
         for each in batch:
             await outflow.bury(each, reason)
+
+
+def told(status: int, body: bytes) -> str:
+    """An answer in one line for a person: the status, its name, and the beginning of what the body says as plain text.
+
+    Args:
+        status: The status.
+        body: Whatever came with it: often a page of HTML, and it may hold anything.
+    """
+    phrase = next((each.phrase for each in HTTPStatus if each == status), "")
+    # More than is shown, for what stands in a page's head is not.
+    text = body[:4096].decode("utf-8", "replace")
+    if text.lstrip().startswith("<"):
+        head = text.lower().find("</head>")
+        text = _MARKUP.sub(" ", text[max(head, 0) :])
+    words = " ".join("".join(each if each.isprintable() else " " for each in text).split())
+    said = words if len(words) <= _MAX_SAID else f"{words[: _MAX_SAID - 3]}..."
+    return f"{status} {phrase}".rstrip() + (f": {said}" if said and said != phrase else "")
+
+
+def _given_up(count: int, seconds: float, reason: str) -> str:
+    events = "1 event" if count == 1 else f"{count} events"
+    return f"nothing is taken; after {seconds:g} s {events} went to the dead queue: {reason}"
 
 
 def written(batch: Sequence[Outgoing]) -> bytes:
