@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 from xmlrpc.client import Fault, ServerProxy
 
@@ -56,6 +57,15 @@ class Processes:
             tuple(name for name, good in started.items() if not good),
             tuple(name for name, state in self._states() if state in _AT_REST and name not in started),
         )
+
+    def begun(self) -> float:
+        """When the first of those that run was started, in seconds since the epoch; infinity where none runs.
+
+        Raises:
+            OSError: supervisord can't be reached.
+        """
+        found = self._supervisor.getAllProcessInfo()
+        return min((each["start"] for each in found if each["group"] == self._group and each["pid"]), default=math.inf)
 
     def _states(self) -> list[tuple[str, str]]:
         found = self._supervisor.getAllProcessInfo()

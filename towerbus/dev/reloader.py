@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from xmlrpc.client import Fault
 
@@ -53,10 +55,13 @@ def run(directories: tuple[Path, ...], processes: Processes) -> None:
         processes: What is restarted.
     """
     sources = Sources()
-    sources.look(path for root in directories for path in root.rglob("*.py") if counts(path, root))
+    there = [path for root in directories for path in root.rglob("*.py") if counts(path, root)]
+    sources.look(there)
     _tell_broken(sources)
     click.echo(f"reloader: watching {', '.join(map(str, directories))}")
-    for paths in bursts(directories):
+    # The processes were started some seconds before.
+    early = _changed_since(processes.begun(), there)
+    for paths in chain([early] if early else [], bursts(directories)):
         click.echo(f"reloader: changed: {_names(paths)}")
         sources.look(paths)
         if sources.broken:
@@ -75,6 +80,15 @@ def bursts(directories: tuple[Path, ...]) -> Iterator[list[Path]]:
     milliseconds = {"debounce": int(LONGEST * 1000), "step": int(QUIET * 1000)}
     for changes in watch(*directories, watch_filter=ours, raise_interrupt=False, **milliseconds):  # type: ignore[arg-type]
         yield sorted({Path(name) for _, name in changes})
+
+
+def _changed_since(moment: float, paths: Iterable[Path]) -> list[Path]:
+    changed = []
+    for path in paths:
+        with suppress(OSError):  # it has gone
+            if path.stat().st_mtime > moment:
+                changed.append(path)
+    return changed
 
 
 def _tell_broken(sources: Sources) -> None:
