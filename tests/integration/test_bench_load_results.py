@@ -55,6 +55,22 @@ def test_a_run_adds_its_loads_to_those_of_the_one_before(tmp_path):
     assert judged["towerbus: w1_us 0.667 of nats's (1/1.50)"] is False
 
 
+def test_the_summary_has_medians_ratios_and_goals(tmp_path, capsys):
+    import summary
+
+    file, measured = tmp_path / "results.json", results()
+    for number, ours in enumerate((4.0, 6.0)):
+        found = {"towerbus": figures(w1_us=ours, idle_kb=2.55), "nats": figures(w1_us=ours * 3 - number)}
+        measured.add(number, "topic", found, 2.5)
+    measured.write(file, [])
+    assert summary.main([str(file)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "| towerbus, embedded log | 5 |  |  |  |  |  |  |  |" in lines
+    assert "| NATS websocket | 14.5 (2.92x) |  |  |  |  |  |  |  |" in lines
+    assert "| towerbus, embedded log | 2.5 |  |  |  |  |  |  |  |" in lines
+    assert "- met    towerbus: idle_kb 2.55, at most 3" in lines
+
+
 def test_what_was_measured_with_other_sizes_or_elsewhere_is_not_added_to(tmp_path):
     file = tmp_path / "results.json"
     results().write(file, [])

@@ -1,0 +1,94 @@
+"""The figures of a run as the tables of docs/benchmarks.md: `bench/summary.py [results.json]`. Measures nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import median
+
+from goals import judged
+from measure import Figures
+from peers import PEERS
+from report import OURS, Rounds, ratio, series
+
+HERE = Path(__file__).resolve().parent
+COSTS = (
+    ("w1_us", "one in flight"),
+    ("b10_us", "bursts of ten"),
+    ("many_w1_us", "10,000 clients"),
+    ("day_us", "Tower's day"),
+    ("navigation_us", "navigation"),
+    ("slow_us", "slow readers"),
+    ("idle_w1_us", "idle crowd"),
+    ("deflate_w1_us", "compressed"),
+)
+"""CPU for each delivery."""
+OTHERS = (
+    ("idle_kb", "KB a client", 1),
+    ("handshake_us", "us a handshake", 0),
+    ("subscribe_us", "us a subscription", 0),
+    ("pace_p99_ms", "p99 ms at 20/s", 1),
+    ("paced_p99_ms", "p99 ms at 200/s", 1),
+    ("storm_bare_client_us", "us a client back", 0),
+    ("storm_missed", "lost a client", 0),
+    ("storm_told_percent", "told %", 0),
+)
+"""What a connection costs, how late events are, and what a reconnect storm does."""
+
+
+def summary(rounds: Rounds) -> str:
+    """Both tables, and the goals."""
+    costs = [title for _, title in COSTS]
+    others = [title for _, title, _ in OTHERS]
+    return "\n".join(
+        [
+            *_table(["us CPU a delivery", *costs], _costs(rounds)),
+            "",
+            *_table(["server", *others], _others(rounds)),
+            "",
+            *(f"- {each}" for each in judged(rounds)),
+        ]
+    )
+
+
+def _table(head: Sequence[str], lines: Iterator[list[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield f"|---|{'---:|' * (len(head) - 1)}"
+    for line in lines:
+        if any(line[1:]):
+            yield f"| {' | '.join(line)} |"
+
+
+def _costs(rounds: Rounds) -> Iterator[list[str]]:
+    for name, peer in PEERS.items():
+        cells = []
+        for figure, _ in COSTS:
+            values, times = series(rounds, name, figure), ratio(rounds, name, OURS, figure)
+            cell = f"{median(values):.3g}" if values else ""
+            cells.append(cell if times is None or name == OURS else f"{cell} ({_times(times)})")
+        yield [peer.title, *cells]
+
+
+def _others(rounds: Rounds) -> Iterator[list[str]]:
+    for name, peer in PEERS.items():
+        found = [(series(rounds, name, figure), digits) for figure, _, digits in OTHERS]
+        yield [peer.title, *(f"{median(values):,.{digits}f}" if values else "" for values, digits in found)]
+
+
+def _times(times: float) -> str:
+    return f"{times:.2f}x" if times < 10 else f"{times:.0f}x"  # noqa: PLR2004 - three digits
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the tables of one file of results."""
+    file = Path(argv[0]) if argv else HERE / "results.json"
+    found = json.loads(file.read_text())
+    rounds = [{name: Figures(values) for name, values in each.items()} for each in found["rounds"]]
+    print(summary(rounds))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
