@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 BACKLOG = 4096
 """Connections that may wait to be accepted: Twisted's own 50 is too few for a crowd that comes back."""
 _PART = re.compile(r"((?:[^\\:]|\\.)*)(?::|$)", re.DOTALL)
+_ALL = {"", "0.0.0.0", "::"}  # noqa: S104 - nothing is bound here
+"""Interfaces that are all addresses."""
 _YES, _NO = {"yes", "1", "true"}, {"no", "0", "false"}
 
 
@@ -86,7 +88,7 @@ def shared_port(one: str, other: str) -> str:
     """The TCP port that two endpoints both have, on the same address or on all; empty where they have none."""
     places = [_place(read(description)) for description in (one, other)]
     (port, interface), (second, elsewhere) = places
-    overlap = interface == elsewhere or "" in (interface, elsewhere)
+    overlap = interface == elsewhere or not _ALL.isdisjoint((interface, elsewhere))
     return port if port == second and port != "0" and overlap else ""
 
 

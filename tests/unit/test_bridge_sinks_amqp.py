@@ -29,13 +29,12 @@ class Outflow:
         return self.confirmations[-1][1]
 
 
-@ensureDeferred
-async def test_a_position_that_was_not_kept_as_the_session_ended_is_kept_in_the_next(monkeypatch):
-    """Nothing may come behind it for long, and until then a restart would give its events again."""
-    sessions = []
+async def sessions_of(monkeypatch, answers, in_flight, outflow):
+    """Run a sink, and return what begins a session on a channel that answers so."""
+    begun = []
 
     async def hold(broker, name, reactor, session, told):
-        sessions.append(session)
+        begun.append(session)
 
     class Channel:
         async def confirm(self):
@@ -46,15 +45,23 @@ async def test_a_position_that_was_not_kept_as_the_session_ended_is_kept_in_the_
             return Channel()
 
     monkeypatch.setattr(amqp, "hold", hold)
-    monkeypatch.setattr(amqp, "publish", lambda *given, **named: succeed(None))
-    sink = amqp.make(amqp.Options(url="amqp://h/", exchange=""), Surroundings("lake", None, None, 1000))
-    outflow = Outflow()
+    monkeypatch.setattr(amqp, "publish", lambda *given, message_id, **named: answers(message_id))
+    options = amqp.Options(url="amqp://h/", exchange="", in_flight=in_flight)
+    sink = amqp.make(options, Surroundings("lake", None, None, 1000))
     await sink.run(outflow)
-    first = Deferred.fromCoroutine(sessions[0](Connection(), lambda: None))
+    return lambda: Deferred.fromCoroutine(begun[0](Connection(), lambda: None))
+
+
+@ensureDeferred
+async def test_a_position_that_was_not_kept_as_the_session_ended_is_kept_in_the_next(monkeypatch):
+    """Nothing may come behind it for long, and until then a restart would give its events again."""
+    outflow = Outflow()
+    begin = await sessions_of(monkeypatch, lambda _: succeed(None), 1, outflow)
+    first = begin()
     assert len(outflow.confirmations) == 1
     first.cancel()
     first.addErrback(lambda failure: failure.trap(CancelledError))
-    second = Deferred.fromCoroutine(sessions[0](Connection(), lambda: None))
+    second = begin()
     assert [position for position, _ in outflow.confirmations] == [Position("e", 1, 1, 0)] * 2
     outflow.confirmations[1][1].callback(None)
     assert outflow.takes == 2
@@ -82,29 +89,6 @@ class Three:
     def bury(self, outgoing, reason):
         self.buried.append((outgoing.event.id, reason))
         return succeed(None)
-
-
-async def sessions_of(monkeypatch, answers, in_flight, outflow):
-    """Run a sink, and return what begins a session on a channel that answers so."""
-    begun = []
-
-    async def hold(broker, name, reactor, session, told):
-        begun.append(session)
-
-    class Channel:
-        async def confirm(self):
-            pass
-
-    class Connection:
-        async def channel(self):
-            return Channel()
-
-    monkeypatch.setattr(amqp, "hold", hold)
-    monkeypatch.setattr(amqp, "publish", lambda *given, message_id, **named: answers(message_id))
-    options = amqp.Options(url="amqp://h/", exchange="", in_flight=in_flight)
-    sink = amqp.make(options, Surroundings("lake", None, None, 1000))
-    await sink.run(outflow)
-    return lambda: Deferred.fromCoroutine(begun[0](Connection(), lambda: None))
 
 
 @pytest.mark.parametrize("in_flight", [1, 64])

@@ -23,7 +23,7 @@ PAGE = b"""<!DOCTYPE HTML>
     [
         (401, PAGE, "401 Unauthorized: Error response Error code: 401"),
         (404, b"Not Found\n", "404 Not Found"),
-        (413, b'{"error": "too large"}', '413 Request Entity Too Large: {"error": "too large"}'),
+        (409, b'{"error": "twice"}', '409 Conflict: {"error": "twice"}'),
         (302, b"", "302 Found"),
         (599, b"", "599"),
         (503, b"\x1b[31mred\x1b[0m\r\nsecond\x00 line \xff", "503 Service Unavailable: [31mred [0m second line \ufffd"),

@@ -32,6 +32,27 @@ def test_a_save_between_the_start_of_the_processes_and_the_watching_counts(tmp_p
     assert "reloader: changed: new.py" in capsys.readouterr().out
 
 
+def test_a_save_during_the_restart_for_that_counts_too(tmp_path, monkeypatch, capsys):
+    """Nobody watches yet then."""
+    monkeypatch.setattr(reloader, "bursts", lambda directories: iter(()))
+    for name, time in ("one.py", 1002), ("two.py", 1000):
+        (tmp_path / name).write_text("")
+        os.utime(tmp_path / name, (time, time))
+
+    class Slow(Started):
+        def restart(self):
+            os.utime(tmp_path / "two.py", (1003, 1003))
+            return super().restart()
+
+    processes = Slow(1001)
+    reloader.run((tmp_path,), processes)
+    assert processes.restarts == 2
+    assert [line for line in capsys.readouterr().out.splitlines() if "changed" in line] == [
+        "reloader: changed: one.py",
+        "reloader: changed: two.py",
+    ]
+
+
 def test_nothing_is_restarted_where_nothing_was_saved(tmp_path, monkeypatch):
     monkeypatch.setattr(reloader, "bursts", lambda directories: iter(()))
     (tmp_path / "old.py").write_text("")

@@ -102,6 +102,8 @@ def test_a_mistake_is_named(text, says):
     [
         ("tcp:80", "tcp:80:interface=127.0.0.1", "80"),
         ("tcp:80:interface=127.0.0.1:reuseport=yes", "ssl:port=80:interface=127.0.0.1:privateKey=x", "80"),
+        ("tcp:80:interface=127.0.0.1", "tcp:80:interface=0.0.0.0", "80"),
+        (r"tcp:80:interface=\:\:", "tcp:80:interface=127.0.0.1", "80"),
         ("tcp:80:interface=127.0.0.1", "tcp:80:interface=127.0.0.2", ""),
         ("tcp:80", "tcp:81", ""),
         ("tcp:0", "tcp:0", ""),

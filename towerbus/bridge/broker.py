@@ -21,7 +21,7 @@ class Foreign(Broker, frozen=True):
     """A broker that is not the bus's: it has no prefix to be told of."""
 
     def __str__(self) -> str:
-        return super().__str__().partition(" ")[0]
+        return super().__str__().removesuffix(f" (prefix {self.prefix})")
 
 
 def broker(url: str) -> Broker:

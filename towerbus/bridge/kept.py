@@ -47,7 +47,7 @@ class KeptPosition:
         except positions.PositionError as error:
             raise ConfigError(
                 f"{self.path}: {text[:SHOWN]!r} is not a position: put back the one that "
-                "its last event carried, or remove the file to begin at the log's end"
+                "its last event carried, or remove the file to begin at the log's end, without what came before"
             ) from error
 
     def keep(self, position: Position) -> Deferred[None]:

@@ -20,7 +20,7 @@ class Waiting:
     Attributes:
         size: Bytes that wait.
         dropped: Messages for which there was no room.
-        full: Whether there was none for the last one.
+        full: Whether there was none for one; who has emptied it takes that back.
     """
 
     def __init__(self, limit: int) -> None:

@@ -59,9 +59,7 @@ def run(directories: tuple[Path, ...], processes: Processes) -> None:
     sources.look(there)
     _tell_broken(sources)
     click.echo(f"reloader: watching {', '.join(map(str, directories))}")
-    # The processes were started some seconds before.
-    early = _changed_since(processes.begun(), there)
-    for paths in chain([early] if early else [], bursts(directories)):
+    for paths in chain(early(there, processes.begun()), bursts(directories)):
         click.echo(f"reloader: changed: {_names(paths)}")
         sources.look(paths)
         if sources.broken:
@@ -82,13 +80,24 @@ def bursts(directories: tuple[Path, ...]) -> Iterator[list[Path]]:
         yield sorted({Path(name) for _, name in changes})
 
 
-def _changed_since(moment: float, paths: Iterable[Path]) -> list[Path]:
-    changed = []
+def early(paths: Iterable[Path], begun: float) -> Iterator[list[Path]]:
+    """The files that were saved before anybody watches them.
+
+    Args:
+        paths: The files.
+        begun: When the processes were started, some seconds ago, in seconds since the epoch. What is saved while they
+            are restarted for one burst is the next.
+    """
+    since = begun
+    while saved := {path: time for path, time in _saved(paths) if time > since}:
+        since = max(saved.values())
+        yield list(saved)
+
+
+def _saved(paths: Iterable[Path]) -> Iterator[tuple[Path, float]]:
     for path in paths:
         with suppress(OSError):  # it has gone
-            if path.stat().st_mtime > moment:
-                changed.append(path)
-    return changed
+            yield path, path.stat().st_mtime
 
 
 def _tell_broken(sources: Sources) -> None:
