@@ -171,12 +171,12 @@ def _credentials(directory: str) -> dict[str, str]:
 
 
 def _unknown(table: Mapping[str, object], path: str) -> Iterator[str]:
-    known = {option.key for option in OPTIONS}
+    known = {"access", "bridge", *(option.key for option in OPTIONS)}
     for key in table:
         if key not in known:
             near = difflib.get_close_matches(key.replace("-", "_"), known, 1)
             meant = f"; did you mean {near[0]}?" if near else ""
-            yield f"{path}: {key}: there is no such option{meant}; there are {', '.join(sorted(known))}, access, bridge"
+            yield f"{path}: {key}: there is no such option{meant}; there are {', '.join(sorted(known))}"
 
 
 def _rules(value: object, path: str) -> tuple[Rule, ...]:

@@ -209,7 +209,7 @@ def told(status: int, body: bytes) -> str:
 
 def _given_up(count: int, seconds: float, reason: str) -> str:
     events = "1 event" if count == 1 else f"{count} events"
-    return f"nothing is taken; after {seconds:g} s {events} went to the dead queue: {reason}"
+    return f"nothing is taken; after {seconds:.0f} s {events} went to the dead queue: {reason}"
 
 
 def written(batch: Sequence[Outgoing]) -> bytes:

@@ -185,7 +185,8 @@ class RelaySource:
                 await self._turn(feed)
         finally:
             self._feed = None
-            renewing.stop()
+            if renewing.running:
+                renewing.stop()
             # First, so that nobody dials again.
             if announcing is not None:
                 announcing.cancel()
