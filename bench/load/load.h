@@ -110,7 +110,7 @@ void take_event(struct client *c, const char *text, size_t size);
 void take_word(struct client *c);
 void begin_run(long most, int each_event);
 void end_run(long planned, long steps, const char *more);
-void event_begins(uint32_t topic, long takers);
+void event_begins(uint32_t topic, long takers, double moment);
 void note_step(long step, double ms);
 void stall_begins(void);
 long stalled_for(void);
@@ -124,7 +124,7 @@ extern struct bytes pub_hello;
 extern struct wording to_all, to_own;
 extern int publisher;
 void take_answers(void);
-void publish(const uint32_t *topics, const long *takers, int number);
+void publish(const uint32_t *topics, const long *takers, const double *moments, int number);
 void open_publisher(void);
 
 /* loads.c */

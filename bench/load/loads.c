@@ -17,16 +17,24 @@ struct stream {
 /* What is gathered for one write. */
 static uint32_t topics[MOST_AT_ONCE];
 static long takers[MOST_AT_ONCE];
+static double moments[MOST_AT_ONCE];
 static int gathered;
 
 void gather(uint32_t topic, long number) {
     topics[gathered] = topic;
+    moments[gathered] = now();
     takers[gathered++] = number;
 }
 
 void flush(void) {
-    if (gathered) publish(topics, takers, gathered);
+    if (gathered) publish(topics, takers, moments, gathered);
     gathered = 0;
+}
+
+/* The same at a rate: a producer that is answered, and may give many events at once, waits for the answer; what is due
+ * meanwhile is its next request. */
+static void flush_in_turn(void) {
+    if (!batch || !answers_left) flush();
 }
 
 static int all_there(void) { return until_none(&zero, &answers_left) && until_none(&zero, &left); }
@@ -95,9 +103,10 @@ void day(double all_rate, double own_rate, uint32_t jobs, double seconds) {
             uint32_t job = (uint32_t)own.done % jobs;
             gather(job, members[job]);
         }
-        flush();
+        flush_in_turn();
         until_tick(at, TICK);
     }
+    flush();
     all_there();
     end_run(all.planned + own.planned, (long)(published - run_from), "");
 }
@@ -145,9 +154,10 @@ void navigate(double all_rate, double own_rate, double period, double seconds) {
         }
         while (is_due(&all, at - start)) gather(ALL, hearing);
         while (is_due(&own, at - start)) gather_own(own.done);
-        flush();
+        flush_in_turn();
         until_tick(at, TICK);
     }
+    flush();
     all_there();
     until_none(&waiting, &left);
     snprintf(more, sizeof more, ", \"moves\": %ld, \"moves_planned\": %ld", made, moves);

@@ -101,7 +101,7 @@ static size_t add_request(char *out, struct bytes head, uint32_t topic, const ch
 }
 
 /* Publish events in one write: in one request or, where the server knows no batches, in as many. */
-void publish(const uint32_t *topics, const long *takers, int number) {
+void publish(const uint32_t *topics, const long *takers, const double *moments, int number) {
     static char out[ROOM], body[ROOM];
     size_t out_size = 0, size = 0;
     for (int i = 0; i < number; i++) {
@@ -116,7 +116,7 @@ void publish(const uint32_t *topics, const long *takers, int number) {
                 size = 0;
             }
         }
-        event_begins(topics[i], takers[i]);
+        event_begins(topics[i], takers[i], moments[i]);
     }
     send_all(publisher, out, out_size);
 }
