@@ -66,7 +66,7 @@ def _costs(rounds: Rounds) -> Iterator[list[str]]:
         cells = []
         for figure, _ in COSTS:
             values, times = series(rounds, name, figure), ratio(rounds, name, OURS, figure)
-            cell = f"{median(values):.3g}" if values else ""
+            cell = _us(median(values)) if values else ""
             cells.append(cell if times is None or name == OURS else f"{cell} ({_times(times)})")
         yield [peer.title, *cells]
 
@@ -74,7 +74,15 @@ def _costs(rounds: Rounds) -> Iterator[list[str]]:
 def _others(rounds: Rounds) -> Iterator[list[str]]:
     for name, peer in PEERS.items():
         found = [(series(rounds, name, figure), digits) for figure, _, digits in OTHERS]
-        yield [peer.title, *(f"{median(values):,.{digits}f}" if values else "" for values, digits in found)]
+        yield [peer.title, *(_shown(median(values), digits) if values else "" for values, digits in found)]
+
+
+def _us(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"  # noqa: PLR2004 - three digits
+
+
+def _shown(value: float, digits: int) -> str:
+    return f"{value:,.{digits}f}" if value >= 0 else "too little"
 
 
 def _times(times: float) -> str:
