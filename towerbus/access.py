@@ -23,7 +23,7 @@ EVERYTHING = "*"
 ANYONE = ""
 """The badge that every identity holds."""
 MAX_REMEMBERED = 65536
-"""Topics of which it is remembered what opens them."""
+"""Topics of which it is remembered what opens them, and groups of which it is remembered which rules are about them."""
 
 
 class Grants(msgspec.Struct, frozen=True, dict=True):
@@ -133,11 +133,13 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     who: Who
     types: tuple[str, ...] = ("*",)
 
-    def names(self, topic: Topic) -> bool:
-        """Whether the rule is about the topic."""
-        return any(fnmatchcase(topic.group, group) for group in self.groups) and any(
-            fnmatchcase(topic.type, type_) for type_ in self.types
-        )
+    def names_group(self, group: str) -> bool:
+        """Whether the rule is about topics of the group."""
+        return any(fnmatchcase(group, pattern) for pattern in self.groups)
+
+    def names_type(self, type_: str) -> bool:
+        """Whether, in a group that it names, it is about topics of the type."""
+        return EVERYTHING in self.types or any(fnmatchcase(type_, pattern) for pattern in self.types)
 
 
 def default_rules(*, ask: bool) -> tuple[Rule, ...]:
@@ -176,6 +178,7 @@ class AccessRules:
     def __init__(self, rules: Sequence[Rule] | None = None, *, ask: bool = False) -> None:
         self._rules = default_rules(ask=ask) if rules is None else tuple(rules)
         self._opens: dict[Topic, frozenset[str]] = {}
+        self._of_group: dict[str, tuple[Rule, ...]] = {}
         for rule in self._rules:
             if rule.who is Who.ASK and not ask:
                 raise ConfigError(
@@ -191,13 +194,14 @@ class AccessRules:
         changed = self._rules != other._rules
         self._rules = other._rules
         self._opens.clear()
+        self._of_group.clear()
         return changed
 
     def verdict(self, identity: Identity, topic: Topic) -> Verdict:
         """Decide whether an identity may see a topic, or that the application has to be asked."""
         if topic.internal:
             return Verdict.DENIED
-        rule = next((rule for rule in self._rules if rule.names(topic)), None)
+        rule = self._first(topic)
         if rule is None or rule.who is Who.NOBODY:
             return Verdict.DENIED
         if rule.who is Who.EVERYONE or identity.grants.sees_everything:
@@ -254,7 +258,7 @@ class AccessRules:
         return known
 
     def _opened(self, topic: Topic) -> frozenset[str]:
-        rule = next((rule for rule in self._rules if rule.names(topic)), None)
+        rule = self._first(topic)
         if topic.internal or rule is None or rule.who is Who.NOBODY:
             return frozenset()
         if rule.who is Who.EVERYONE:
@@ -265,15 +269,27 @@ class AccessRules:
         group, type_ = topic
         return frozenset({EVERYTHING, f"{group}/{type_}", f"{group}/*", f"*/{type_}", "*/*"})
 
+    def _first(self, topic: Topic) -> Rule | None:
+        """The first rule that names the topic: it decides."""
+        for rule in self._about(topic.group):
+            if rule.names_type(topic.type):
+                return rule
+        return None
+
+    def _about(self, group: str) -> tuple[Rule, ...]:
+        """The rules that may decide about a topic of the group."""
+        known = self._of_group.get(group)
+        if known is None:
+            if len(self._of_group) >= MAX_REMEMBERED:
+                self._of_group.clear()
+            named = [rule for rule in self._rules if rule.names_group(group)]
+            whole = next((number for number, rule in enumerate(named, 1) if EVERYTHING in rule.types), len(named))
+            known = self._of_group[group] = tuple(named[:whole])
+        return known
+
     def _asked(self, group: str) -> frozenset[Who]:
         """What the rules ask for that may decide about a topic of the group."""
-        asked: set[Who] = set()
-        for rule in self._rules if not group.startswith("_") else ():
-            if any(fnmatchcase(group, pattern) for pattern in rule.groups):
-                asked.add(rule.who)
-                if EVERYTHING in rule.types:
-                    break
-        return frozenset(asked)
+        return frozenset() if group.startswith("_") else frozenset(rule.who for rule in self._about(group))
 
 
 def _owns(identity: Identity, topic: Topic) -> bool:

@@ -170,3 +170,14 @@ def test_what_opens_a_topic_is_remembered_within_bounds(monkeypatch):
     for number in range(1000):
         assert access.opens(topic("jobs", number)) == {""}
     assert len(access._opens) <= 100
+
+
+def test_which_rules_are_about_a_group_is_remembered_within_bounds_and_forgotten_with_the_rules(monkeypatch):
+    monkeypatch.setattr("towerbus.access.MAX_REMEMBERED", 100)
+    access = AccessRules()
+    for number in range(1000):
+        assert access.verdict(ADA, topic(f"group_{number}", "x")) is Verdict.DENIED
+    assert len(access._of_group) <= 100
+    assert access.verdict(ADA, topic("jobs", "x")) is Verdict.ALLOWED
+    access.become(AccessRules([Rule(groups=("jobs",), who=Who.NOBODY)]))
+    assert access.verdict(ADA, topic("jobs", "x")) is Verdict.DENIED
