@@ -111,7 +111,7 @@ def all_payloads(url):
     return payloads(unrepeated(taken(url)))
 
 
-def test_an_unchanged_awx_feeds_a_client(vhost, database, port, tmp_path):
+def test_a_relay_that_behaves_as_awx_does_feeds_a_client(vhost, database, port, tmp_path):
     """It hears of the node, dials it, is told what to send; a job's own events are asked for when it begins."""
     with (
         running_worker(tmp_path, vhost) as worker,
