@@ -11,11 +11,12 @@ import enum
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property
+from typing import NamedTuple
 
 import msgspec
 
 from towerbus.errors import ConfigError
-from towerbus.interest import Interest, Sight
+from towerbus.interest import Sight
 from towerbus.topics import Topic
 
 EVERYTHING = "*"
@@ -164,6 +165,18 @@ class Verdict(enum.Enum):
     ASK = "ask"
 
 
+class Judged(NamedTuple):
+    """What the rules say of one identity and some topics; those in neither are denied.
+
+    Attributes:
+        allowed: It may see them.
+        ask: The application has to be asked.
+    """
+
+    allowed: frozenset[Topic]
+    ask: frozenset[Topic]
+
+
 class AccessRules:
     """The rules of one server, in order.
 
@@ -212,24 +225,22 @@ class AccessRules:
             return Verdict.ALLOWED
         return Verdict.ASK if rule.who is Who.ASK else Verdict.DENIED
 
-    def granted(
-        self, identity: Identity, topics: Iterable[Topic], groups: Iterable[str], allowed: frozenset[Topic]
-    ) -> Interest:
-        """What an identity gets of single topics and of whole groups.
+    def judged(self, identity: Identity, topics: Iterable[Topic]) -> Judged:
+        """Decide about some topics: which an identity may see, and about which the application has to be asked."""
+        allowed: list[Topic] = []
+        ask: list[Topic] = []
+        for topic in topics:
+            verdict = self.verdict(identity, topic)
+            if verdict is Verdict.ALLOWED:
+                allowed.append(topic)
+            elif verdict is Verdict.ASK:
+                ask.append(topic)
+        return Judged(frozenset(allowed), frozenset(ask))
 
-        Args:
-            identity: Who.
-            topics: The topics.
-            groups: The groups.
-            allowed: What the application says that it may see.
-        """
+    def sights(self, identity: Identity, groups: Iterable[str]) -> frozenset[Sight]:
+        """What an identity gets of whole groups."""
         sights = (self.sight(identity, group) for group in groups)
-        return Interest(
-            frozenset(
-                topic for topic in topics if topic in allowed or self.verdict(identity, topic) is Verdict.ALLOWED
-            ),
-            frozenset(sight for sight in sights if sight.badges),
-        )
+        return frozenset(sight for sight in sights if sight.badges)
 
     def sight(self, identity: Identity, group: str) -> Sight:
         """All that an identity may see of a group without anybody being asked; without badges where that is nothing.

@@ -60,7 +60,7 @@ class Interest(NamedTuple):
     @property
     def names(self) -> list[str]:
         """Their names on the wire, sorted: `jobs-status_changed`, and `jobs-*` for a whole group."""
-        return sorted([*(topic.name for topic in self.topics), *(f"{sight.group}-*" for sight in self.sights)])
+        return sorted([topic.name for topic in self.topics] + [f"{sight.group}-*" for sight in self.sights])
 
 
 NOTHING = Interest()

@@ -15,7 +15,7 @@ import hmac
 
 import msgspec
 
-from towerbus.access import AccessRules, Identity, Verdict
+from towerbus.access import AccessRules, Identity
 from towerbus.dialects.messages import (
     AccessDeniedError,
     Denied,
@@ -37,8 +37,6 @@ MAX_WAITING_BYTES = 128 * 1024
 """Bytes that these may hold together."""
 MAX_STRIKES = 20
 """Malformed frames in a row before the session is ended."""
-
-NO_TOPICS: frozenset[Topic] = frozenset()
 
 
 class _Again(Subscribe, frozen=True):
@@ -178,8 +176,8 @@ class Session:
         self.state = State.OPEN
         # The rules may be others than when the application was asked.
         assert self.identity is not None  # noqa: S101 - the state says so
-        denied = {topic for topic in allowed if self._rules.verdict(self.identity, topic) is Verdict.DENIED}
-        self._decide(wish, allowed - denied)
+        judged = self._rules.judged(self.identity, wish.topics)
+        self._decide(wish, judged.allowed | (judged.ask & allowed))
         self._take_waiting()
 
     def recovered(self, position: Position, lost: Lost | None = None) -> None:
@@ -251,18 +249,18 @@ class Session:
 
     def _consider(self, wish: Subscribe) -> None:
         assert self.identity is not None  # noqa: S101 - the state says so
-        ask = {topic for topic in wish.topics if self._rules.verdict(self.identity, topic) is Verdict.ASK}
-        if ask:
+        judged = self._rules.judged(self.identity, wish.topics)
+        if judged.ask:
             self.state = State.ASKING
             self._asking = wish
-            self._wire.ask(self.identity, frozenset(ask))
+            self._wire.ask(self.identity, judged.ask)
         else:
-            self._decide(wish, NO_TOPICS)
+            self._decide(wish, judged.allowed)
 
     def _decide(self, wish: Subscribe, allowed: frozenset[Topic]) -> None:
         """Replace the set: leave what is not named, keep what is, join the rest; then say so."""
         assert self.identity is not None  # noqa: S101 - the state says so
-        granted = self._rules.granted(self.identity, wish.topics, wish.groups, allowed)
+        granted = Interest(allowed, self._rules.sights(self.identity, wish.groups))
         denied = [
             *wish.impossible,
             *(Denied(*topic) for topic in sorted(wish.topics - granted.topics)),
@@ -271,13 +269,12 @@ class Session:
         joined, left = granted.without(self.heard), self.heard.without(granted)
         if isinstance(wish, _Again) and not joined and not left:
             return
-        reply = Reply(wish, granted, left, joined, denied)
         if wish.since is not None or wish.last is not None:
-            self._resume(reply)
+            self._resume(Reply(wish, granted, left, joined, denied))
             return
         position = self._hear(granted)
         if position is not None:
-            self._answer(msgspec.structs.replace(reply, position=position))
+            self._answer(Reply(wish, granted, left, joined, denied, position))
 
     def _hear(self, interest: Interest) -> Position | None:
         """Hear this in place of what was heard so far.
@@ -295,8 +292,8 @@ class Session:
     def _still(self, interest: Interest) -> Interest:
         """What the rules leave of it; the application is not asked for that."""
         assert self.identity is not None  # noqa: S101 - the state says so
-        asked = {topic for topic in interest.topics if self._rules.verdict(self.identity, topic) is Verdict.ASK}
-        return self._rules.granted(self.identity, interest.topics, self._groups(interest), frozenset(asked))
+        judged = self._rules.judged(self.identity, interest.topics)
+        return Interest(judged.allowed | judged.ask, self._rules.sights(self.identity, self._groups(interest)))
 
     @staticmethod
     def _groups(interest: Interest) -> frozenset[str]:
