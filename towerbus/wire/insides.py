@@ -2,7 +2,8 @@
 
 Autobahn copies and pretty-prints 29 settings for every connection, keeps the whole handshake for the life of it and
 formats log lines that nobody reads: 9.4 KB and 315 us for each client. `LeanProtocol` has its settings and first states
-on the class and forgets what it no longer needs: under 4 KB and 200 us. It was written against Autobahn 26.10;
+on the class and forgets what it no longer needs: under 4 KB and 200 us. What most messages look like it knows by a look
+(docs/decisions/0009). It was written against Autobahn 26.10;
 tests/wire runs the protocol's conformance cases against it.
 """
 
@@ -18,6 +19,7 @@ from twisted.internet import unix
 from twisted.internet.interfaces import ITCPTransport
 
 from towerbus.wire import deflate
+from towerbus.wire.frames import is_pong, whole_text
 
 MAX_HANDSHAKE = 16 * 1024
 """Bytes of a handshake request, at the most: its URL may hold a token of some kilobytes."""
@@ -144,18 +146,24 @@ class LeanProtocol(WebSocketServerProtocol):  # type: ignore[misc]
 
     def dataReceived(self, data: bytes) -> None:
         """Take bytes from the client, and forget what the bytes before have left."""
+        if self._is_between_frames:
+            # Nearly all that clients send (docs/decisions/0009).
+            if (text := whole_text(data, self.maxMessagePayloadSize)) is not None:
+                self.onMessage(text, False)
+                return
+            if is_pong(data):
+                return
         connecting = self.state == WebSocketProtocol.STATE_CONNECTING
         self.data += data
         if connecting and len(self.data.split(b"\r\n\r\n", 1)[0]) > MAX_HANDSHAKE:
             self.failHandshake(f"handshake request is longer than {MAX_HANDSHAKE} bytes", 431)
             return
         self.consumeData()
-        if self.state == WebSocketProtocol.STATE_OPEN and not self.data:
-            if self.current_frame is None and not self.inside_message:
-                self._forget(_HANDSHAKE if connecting else _MESSAGE)
-            if connecting:
-                # A dictionary that has shrunk keeps its room until it is copied.
-                self.__dict__ = dict(self.__dict__)
+        if self._is_between_frames:
+            self._forget(_HANDSHAKE if connecting else _MESSAGE)
+        if connecting and self.state == WebSocketProtocol.STATE_OPEN and not self.data:
+            # A dictionary that has shrunk keeps its room until it is copied.
+            self.__dict__ = dict(self.__dict__)
 
     def onFrameBegin(self) -> None:
         """Give each message a validator of its own: it has a state, and lives no longer than the message."""
@@ -198,6 +206,16 @@ class LeanProtocol(WebSocketServerProtocol):  # type: ignore[misc]
     def deflates(self) -> bool:
         """Whether the client takes compressed messages."""
         return self._perMessageCompress is not None
+
+    @property
+    def _is_between_frames(self) -> bool:
+        """Whether the connection is open, and what comes next begins a message or a control frame."""
+        return (
+            self.state == WebSocketProtocol.STATE_OPEN
+            and not self.data
+            and self.current_frame is None
+            and not self.inside_message
+        )
 
     def _onOpen(self) -> None:  # noqa: N802
         self.onOpen()
