@@ -33,12 +33,14 @@ class Running:
         server: The processes whose CPU and memory are the server's.
         beside: Others that take part, by name; their CPU is reported apart.
         load: What the load generator has to know of it.
+        holding: Those of `server` in which a connected client takes memory; none given: all of them.
         sized: What of that depends on the size of an event.
     """
 
     server: Sequence[Process]
     load: Mapping[str, Word]
     beside: dict[str, Process] = field(default_factory=dict)
+    holding: Sequence[Process] = ()
     sized: Callable[[int], Mapping[str, Word]] = field(default=lambda _: {})
 
     def options(self, size: int, repeat: int) -> list[str]:
@@ -55,8 +57,8 @@ class Running:
         return sum(process.cpu_seconds() for process in self.server)
 
     def kb(self) -> int:
-        """Memory of the server."""
-        return sum(process.kb() for process in self.server)
+        """Memory of what holds its clients."""
+        return sum(process.kb() for process in self.holding or self.server)
 
     def begin_peak(self) -> None:
         """Forget how much memory the server has had at the most."""

@@ -57,7 +57,8 @@ def _started(directory: Path, node: Node, started: list[Process], dialect: str, 
     server.wait_for_port(ws)
     server.wait_for_port(http)
     target = f"/websocket/?token={token}"
-    return Running(server=[server, worker, node], load=load(ws, target, http, token, dialect))
+    # Worker and broker hear nothing of a client, and a broker's memory comes and goes by more than a thousand take.
+    return Running(server=[server, worker, node], load=load(ws, target, http, token, dialect), holding=[server])
 
 
 PEER = Peer(
