@@ -27,8 +27,8 @@ PACED = 400
 """How many of these."""
 TURNS = 4
 """How often the servers take turns in each kind of load: what else the machine does meanwhile is the same for all."""
-BESIDE = "_beside_"
-"""Stands in the names of figures of processes that take part and don't count."""
+BESIDE, WITHIN = "_beside_", "_within_"
+"""Stand in the names of figures: of processes that take part and don't count, and of single ones of those that do."""
 FAULTS = ("lost", "repeated", "disordered", "damaged", "strays", "gone", "refused")
 """What a run must have none of, as the load generator names it."""
 
@@ -204,7 +204,12 @@ class Contest:
         return answer
 
     def _measure(self, name: str, command: str) -> None:
-        beside = {other: process.cpu_seconds() for other, process in self.running.beside.items()}
+        apart = {
+            f"{name}{where}{other}_us": process
+            for where, some in ((BESIDE, self.running.beside), (WITHIN, self.running.within))
+            for other, process in some.items()
+        }
+        before = {figure: process.cpu_seconds() for figure, process in apart.items()}
         cpu = self.running.cpu_seconds()
         answer = self.ask(command, name)
         cpu = self.running.cpu_seconds() - cpu
@@ -215,8 +220,8 @@ class Contest:
         self.note(f"{name}_per_second", answer["deliveries"] / max(answer["seconds"], 1e-9))
         self.note(f"{name}_wire", answer["wire"] / number)
         self.note(f"{name}_kept_percent", 100 * answer["events"] / max(answer["planned"], 1))
-        for other, process in self.running.beside.items():
-            self.note(f"{name}{BESIDE}{other}_us", (process.cpu_seconds() - beside[other]) / number * 1e6)
+        for figure, process in apart.items():
+            self.note(figure, (process.cpu_seconds() - before[figure]) / number * 1e6)
 
 
 def _faults(answer: Mapping[str, Any], what: str) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import NamedTuple
 
-from measure import BESIDE, Figures
+from measure import BESIDE, WITHIN, Figures
 from peers import PEERS
 
 OURS = "towerbus"
@@ -145,7 +145,7 @@ def _line(rounds: Rounds, shown: Table, name: str) -> list[str]:
 
 
 def ranges(rounds: Rounds, load: str) -> str:
-    """The least and the most of the deciding figures, and what processes beside a server cost."""
+    """The least and the most of the deciding figures, and what single processes of a server or beside it cost."""
     return "\n".join(_ranges(rounds, load))
 
 
@@ -157,7 +157,8 @@ def _ranges(rounds: Rounds, load: str) -> Iterator[str]:
             if len(values) > 1:
                 yield f"  {peer.title}: {figure[:-3]} {min(values):.2f} to {max(values):.2f} us"
             found = {f for each in rounds if name in each for f in each[name].values}
-            for beside in sorted(f for f in found if f.startswith(figure[:-3] + BESIDE)):
-                process = beside.removeprefix(figure[:-3] + BESIDE).removesuffix("_us")
-                cost = median(series(rounds, name, beside))
-                yield f"  {peer.title}: {figure[:-3]}, beside it {process} {cost:.2f} us"
+            for where, said in ((WITHIN, "of it"), (BESIDE, "beside it")):
+                for apart in sorted(f for f in found if f.startswith(figure[:-3] + where)):
+                    process = apart.removeprefix(figure[:-3] + where).removesuffix("_us")
+                    cost = median(series(rounds, name, apart))
+                    yield f"  {peer.title}: {figure[:-3]}, {said} {process} {cost:.2f} us"

@@ -9,9 +9,9 @@ from pathlib import Path
 from statistics import median
 
 from goals import judged
-from measure import Figures
+from measure import WITHIN, Figures
 from peers import PEERS
-from report import OURS, Rounds, ratio, series
+from report import DURABLE, OURS, Rounds, ratio, series
 
 HERE = Path(__file__).resolve().parent
 COSTS = (
@@ -69,6 +69,9 @@ def _costs(rounds: Rounds) -> Iterator[list[str]]:
             cell = _us(median(values)) if values else ""
             cells.append(cell if times is None or name == OURS else f"{cell} ({_times(times)})")
         yield [peer.title, *cells]
+        if name == DURABLE:
+            shares = [series(rounds, name, f"{figure[:-3]}{WITHIN}broker_us") for figure, _ in COSTS]
+            yield ["of it the broker", *(_us(median(values)) if values else "" for values in shares)]
 
 
 def _others(rounds: Rounds) -> Iterator[list[str]]:

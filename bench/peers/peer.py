@@ -32,6 +32,7 @@ class Running:
     Attributes:
         server: The processes whose CPU and memory are the server's.
         beside: Others that take part, by name; their CPU is reported apart.
+        within: Some of `server`, by name, whose CPU is reported apart, too.
         load: What the load generator has to know of it.
         holding: Those of `server` in which a connected client takes memory; none given: all of them.
         sized: What of that depends on the size of an event.
@@ -40,6 +41,7 @@ class Running:
     server: Sequence[Process]
     load: Mapping[str, Word]
     beside: dict[str, Process] = field(default_factory=dict)
+    within: Mapping[str, Process] = field(default_factory=dict)
     holding: Sequence[Process] = ()
     sized: Callable[[int], Mapping[str, Word]] = field(default=lambda _: {})
 

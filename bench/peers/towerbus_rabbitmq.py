@@ -58,7 +58,12 @@ def _started(directory: Path, node: Node, started: list[Process], dialect: str, 
     server.wait_for_port(http)
     target = f"/websocket/?token={token}"
     # Worker and broker hear nothing of a client, and a broker's memory comes and goes by more than a thousand take.
-    return Running(server=[server, worker, node], load=load(ws, target, http, token, dialect), holding=[server])
+    return Running(
+        server=[server, worker, node],
+        load=load(ws, target, http, token, dialect),
+        within={"worker": worker, "broker": node},
+        holding=[server],
+    )
 
 
 PEER = Peer(

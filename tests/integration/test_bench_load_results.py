@@ -71,6 +71,22 @@ def test_the_summary_has_medians_ratios_and_goals(tmp_path, capsys):
     assert "- met    towerbus: idle_kb 2.55, at most 3" in lines
 
 
+def test_what_the_broker_costs_is_told_apart(tmp_path, capsys):
+    import report
+    import summary
+
+    file, measured = tmp_path / "results.json", results()
+    for number, broker in enumerate((1.0, 2.0)):
+        found = figures(w1_us=9.0, w1_within_broker_us=broker, w1_within_worker_us=0.4, day_within_broker_us=6.0)
+        measured.add(number, "topic", {"towerbus-rabbitmq": found}, 1.0)
+    measured.write(file, [])
+    assert summary.main([str(file)]) == 0
+    assert "| of it the broker | 1.5 |  |  | 6 |  |  |  |  |" in capsys.readouterr().out
+    told = report.ranges(measured.rounds, "topic").splitlines()
+    assert "  towerbus, RabbitMQ: w1, of it broker 1.50 us" in told
+    assert "  towerbus, RabbitMQ: w1, of it worker 0.40 us" in told
+
+
 def test_what_was_measured_with_other_sizes_or_elsewhere_is_not_added_to(tmp_path):
     file = tmp_path / "results.json"
     results().write(file, [])
