@@ -7,9 +7,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from support.bridge import TWISTD, ask, running_bridge
+from support.bridge import ask, running_bridge
 from support.hooks import Hooks
-from support.running import environment, wait_for
+from support.running import TWISTD, environment, wait_for
 from support.worker import running_worker
 
 from towerbus.bridge.configuration import read

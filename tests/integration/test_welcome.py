@@ -6,15 +6,11 @@ import shlex
 import signal
 import socket
 import subprocess
-import sys
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import trustme
-from support.running import environment, running_towerbus, wait_for
-
-TWISTD = str(Path(sys.executable).with_name("twistd"))
+from support.running import TWISTD, environment, running_towerbus, wait_for
 
 
 @contextmanager

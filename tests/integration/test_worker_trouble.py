@@ -8,8 +8,8 @@ from pathlib import Path
 import pika
 import pytest
 from support.producers import Producer, channel, emit, emit_packed
-from support.running import finish, start, wait_for
-from support.worker import TWISTD, LogText, running_worker
+from support.running import TWISTD, finish, start, wait_for
+from support.worker import LogText, running_worker
 
 from towerbus.amqp.topology import Limits
 

@@ -7,18 +7,14 @@ import json
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-from support.running import environment, wait_for
+from support.running import ANY_PORT, ending, twistd, wait_for
 
 STARTS_WITHIN = 30.0
 STOPS_WITHIN = 15.0
-TWISTD = str(Path(sys.executable).with_name("twistd"))
 _PORT = re.compile(r"listening: --bridge-http at IPv4Address\(type='TCP', host='127.0.0.1', port=(\d+)\)")
 
 
@@ -145,27 +141,10 @@ def running_bridge(directory, url, tables, *more, name="bridge", **variables) ->
     output = directory / f"{name}.log"
     with output.open("ab") as sink:
         begin = sink.tell()
-        process = subprocess.Popen(
-            [
-                *(TWISTD, "-n", "--pidfile=", "towerbus-bridge", "--config", str(file)),
-                *("--bridge-http", "tcp:0:interface=127.0.0.1", "--bridge-state", str(directory / f"{name}-state")),
-                *more,
-            ],
-            cwd=directory,
-            env=environment(TOWERBUS_BUS=url, **variables),
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-        )
-    try:
+        own = ("--config", str(file), "--bridge-http", ANY_PORT, "--bridge-state", str(directory / f"{name}-state"))
+        process = twistd(directory, sink, "towerbus-bridge", *own, *more, TOWERBUS_BUS=url, **variables)
+    with ending(process, STOPS_WITHIN):
         yield Bridge(process, output, begin)
-        if process.poll() is None:
-            process.send_signal(signal.SIGCONT)
-            process.send_signal(signal.SIGTERM)
-            process.wait(STOPS_WITHIN)
-    finally:
-        process.kill()
-        process.wait()
 
 
 def await_log(bridge, text, seconds=STARTS_WITHIN):

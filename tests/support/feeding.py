@@ -9,8 +9,8 @@ import subprocess
 import time
 from contextlib import contextmanager
 
-from support.bridge import _PORT, TWISTD, ask
-from support.running import environment
+from support.bridge import _PORT, ask
+from support.running import ANY_PORT, TWISTD, environment, twistd
 
 STARTS_WITHIN = 40.0
 STOPS_WITHIN = 15.0
@@ -40,14 +40,10 @@ class Feeding:
         assert self.process is None
         self._begins = len(self._output.read_bytes())
         with self._output.open("ab") as sink:
-            self.process = subprocess.Popen(
-                [TWISTD, "-n", "--pidfile=", "towerbus-bridge", "--config", str(self._config), "--bridge-http", "tcp:0:interface=127.0.0.1"],
-                cwd=self._directory,
-                env=environment(TOWERBUS_BUS=self._url, **self._variables),
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-            )  # fmt: skip
+            own = ("--config", str(self._config), "--bridge-http", ANY_PORT)
+            self.process = twistd(
+                self._directory, sink, "towerbus-bridge", *own, TOWERBUS_BUS=self._url, **self._variables
+            )
 
     def kill(self):
         """End it as a crash does."""

@@ -12,9 +12,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 STARTS_WITHIN = 20.0
 STOPS_WITHIN = 20.0
+TWISTD = str(Path(sys.executable).with_name("twistd"))
+ANY_PORT = "tcp:0:interface=127.0.0.1"
+"""Of the system's choice: what is looked up before may be taken after."""
 
 _SOCKET = re.compile(r"^(wss?://\S+\?token=(\S+))$", re.MULTILINE)
 _HTTP = re.compile(r"(https?://[^\s/'\"]+)")
@@ -51,18 +55,8 @@ def running_towerbus(directory: Path, *options: str) -> Iterator[Running]:
         AssertionError: It does not start or does not stop in time, or exits with an error.
     """
     output = directory / "twistd.log"
-    # Ports of the system's choice: what is looked up before may be taken after.
-    listen = ["--listen", "tcp:0:interface=127.0.0.1", "--http", "tcp:0:interface=127.0.0.1"]
-    twistd = str(Path(sys.executable).with_name("twistd"))
     with output.open("wb") as sink:
-        process = subprocess.Popen(
-            [twistd, "-n", "--pidfile=", "towerbus", *listen, *options],
-            cwd=directory,
-            env=environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-        )
+        process = twistd(directory, sink, "towerbus", "--listen", ANY_PORT, "--http", ANY_PORT, *options)
     try:
         yield _started(process, output)
         assert process.poll() is None, f"exited with {process.returncode} while it should serve:\n{_read(output)}"
@@ -74,6 +68,40 @@ def running_towerbus(directory: Path, *options: str) -> Iterator[Running]:
         if process.poll() is None:
             process.kill()
             process.wait()
+
+
+def twistd(directory: Path, sink: BinaryIO, service: str, *options: str, **variables: str) -> subprocess.Popen[bytes]:
+    """Start one of our services.
+
+    Args:
+        directory: Where it works.
+        sink: Where all goes that it prints and logs.
+        service: Its name, such as `towerbus-server`.
+        *options: Its options.
+        **variables: More of its environment.
+    """
+    return subprocess.Popen(
+        [TWISTD, "-n", "--pidfile=", service, *options],
+        cwd=directory,
+        env=environment(**variables),
+        stdin=subprocess.DEVNULL,
+        stdout=sink,
+        stderr=subprocess.STDOUT,
+    )
+
+
+@contextmanager
+def ending(process: subprocess.Popen[bytes], seconds: float) -> Iterator[None]:
+    """End a service with the context, where it has not ended before; also one that was frozen."""
+    try:
+        yield
+        if process.poll() is None:
+            process.send_signal(signal.SIGCONT)
+            process.send_signal(signal.SIGTERM)
+            process.wait(seconds)
+    finally:
+        process.kill()
+        process.wait()
 
 
 def environment(**variables: str) -> dict[str, str]:

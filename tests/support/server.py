@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from support.running import environment, wait_for
+from support.running import ANY_PORT, ending, environment, twistd, wait_for
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -198,7 +198,7 @@ def token(directory):
 
 def options(key):
     """Options for a server on ports of the system's choice."""
-    return ["--auth", f"jwt:{key}", "--listen", "tcp:0:interface=127.0.0.1", "--http", "tcp:0:interface=127.0.0.1"]
+    return ["--auth", f"jwt:{key}", "--listen", ANY_PORT, "--http", ANY_PORT]
 
 
 @contextmanager
@@ -215,20 +215,6 @@ def running_server(directory, url, *more, name="server", **variables) -> Iterato
     key, good = token(directory)
     output = directory / f"{name}.log"
     with output.open("wb") as sink:
-        process = subprocess.Popen(
-            [str(BIN / "twistd"), "-n", "--pidfile=", "towerbus-server", *options(key), *more],
-            cwd=directory,
-            env=environment(TOWERBUS_BUS=url, **variables),
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-        )
-    try:
+        process = twistd(directory, sink, "towerbus-server", *options(key), *more, TOWERBUS_BUS=url, **variables)
+    with ending(process, STOPS_WITHIN):
         yield Server(process, output, good)
-        if process.poll() is None:
-            process.send_signal(signal.SIGCONT)
-            process.send_signal(signal.SIGTERM)
-            process.wait(STOPS_WITHIN)
-    finally:
-        process.kill()
-        process.wait()

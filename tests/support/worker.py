@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pika
-from support.running import environment, wait_for
+from support.running import twistd, wait_for
 
 from towerbus.log.packing import NotARecord, unpack
 
 STARTS_WITHIN = 30.0
 STOPS_WITHIN = 15.0
-TWISTD = str(Path(sys.executable).with_name("twistd"))
 
 
 @dataclass
@@ -70,14 +68,7 @@ def running_worker(directory: Path, url: str, *options: str, name: str = "worker
     """
     output = directory / f"{name}.log"
     with output.open("wb") as sink:
-        process = subprocess.Popen(
-            [TWISTD, "-n", "--pidfile=", "towerbus-worker", *options],
-            cwd=directory,
-            env=environment(TOWERBUS_BUS=url),
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-        )
+        process = twistd(directory, sink, "towerbus-worker", *options, TOWERBUS_BUS=url)
     try:
         yield Worker(process, output)
     finally:
