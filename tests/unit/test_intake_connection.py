@@ -309,6 +309,16 @@ def test_an_answer_in_pieces_is_sent_piece_by_piece():
     assert transport.pieces[1:] == [b"3\r\none\r\n", b"0\r\n\r\n"]
 
 
+def test_the_addresses_are_those_of_the_first_request_for_all():
+    page = Pages()
+    connection, transport = connected(page)
+    # Whoever is in between has told them by now.
+    transport.peerAddr, transport.hostAddr = (IPv4Address("TCP", "192.0.2.1", port) for port in (1, 2))
+    connection.dataReceived(b"GET /page HTTP/1.1\r\n\r\n" * 2)
+    addresses = [(request.client, request.host) for request in page.requests]
+    assert addresses == [(transport.peerAddr, transport.hostAddr)] * 2
+
+
 @pytest_twisted.ensureDeferred
 async def test_an_answer_does_not_wait_for_a_turn_of_the_reactor_but_the_last_one_does_for_the_end():
     listener = await Listener().start(clock=Clock())

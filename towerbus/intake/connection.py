@@ -7,6 +7,7 @@ may lose the answer (RFC 9112 section 9.6).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -55,6 +56,22 @@ class BoundedConnection(HTTPChannel):
         """Begin, with a time limit for the first request."""
         self._seconds = self.timeOut
         super().connectionMade()
+
+    def getPeer(self) -> Any:  # noqa: N802 - Twisted's name
+        """The client's address: the same for all requests. Behind a proxy it is known when the first one is there."""
+        return self._peer
+
+    def getHost(self) -> Any:  # noqa: N802 - Twisted's name
+        """The address that the client came to: the same for all requests; the transport asks the kernel each time."""
+        return self._host
+
+    @cached_property
+    def _peer(self) -> Any:
+        return self.transport.getPeer()
+
+    @cached_property
+    def _host(self) -> Any:
+        return self.transport.getHost()
 
     def hold(self) -> None:
         """Do not read on: the body is not asked for. Whoever renders the request has all the time."""
