@@ -95,6 +95,13 @@ def test_a_line_with_a_fault_is_named_by_its_number(lines, known):
     assert str(error.value).startswith(f"line {len(lines) + 2}: not an event")
 
 
+@pytest.mark.parametrize("between", [b"\r", b"\x0b", b"\x0c", b"\x1c", b"\x85", "\u2028".encode(), b" "])
+def test_only_a_newline_ends_a_line(between):
+    assert len(read(GOOD + b" \r\n" + GOOD, lines=True)) == 2
+    with pytest.raises(PeerError, match="line 2: not an event"):
+        read(GOOD + b"\n" + GOOD + between + GOOD, lines=True)
+
+
 def test_the_bytes_of_a_payload_stay_as_they_are_in_every_form():
     payload = b'{ "n" :1.0,"n":2, "t":"\\u00e4"}'
     one = b'{"payload":' + payload + b',"group":"g","type":1,"id":"i"}'

@@ -1,6 +1,7 @@
 """How a connection of the HTTP listener behaves towards clients that mean no good, or are just slow."""
 
 import json
+import re
 import socket
 import threading
 
@@ -20,7 +21,9 @@ from twisted.internet.testing import StringTransport
 from twisted.internet.threads import deferToThread
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
+from twisted.web.resource import Resource
 
+from towerbus import web
 from towerbus.intake import http
 
 MIB = 1024 * 1024
@@ -243,6 +246,121 @@ class Transport(StringTransport):
     def write(self, data):
         if not self.half and not self.disconnecting:
             super().write(data)
+
+
+class Pages(Resource):
+    """Answers at once, or in pieces as it is told; keeps the requests."""
+
+    isLeaf = True
+
+    def __init__(self, *, late=False):
+        super().__init__()
+        self._late, self.requests = late, []
+
+    def render(self, request):
+        self.requests.append(request)
+        return 1 if self._late else web.answer(request, 200, {"n": 1})  # NOT_DONE_YET
+
+
+class Pieces(Transport):
+    """Keeps what is written, piece by piece."""
+
+    def __init__(self, *given):
+        super().__init__(*given)
+        self.pieces = []
+
+    def write(self, data):
+        self.pieces.append(data)
+
+
+def connected(page):
+    connection, transport = web.site({b"page": page}, Clock()).buildProtocol(None), Pieces()
+    connection.makeConnection(transport)
+    return connection, transport
+
+
+@pytest.mark.parametrize(
+    ("request_", "end"),
+    [
+        (b"GET /page HTTP/1.1\r\n\r\n", b'\r\n\r\n{"n":1}\n'),
+        (b"GET /page HTTP/1.0\r\n\r\n", b'\r\n\r\n{"n":1}\n'),
+        (b"POST /page HTTP/1.1\r\nContent-Length: 1\r\n\r\nx", b'\r\n\r\n{"n":1}\n'),
+        (b"HEAD /page HTTP/1.1\r\n\r\n", b"\r\nContent-Length: 8\r\n\r\n"),
+    ],
+)
+def test_head_and_body_of_an_answer_are_written_as_one(request_, end):
+    connection, transport = connected(Pages())
+    connection.dataReceived(request_)
+    (answer,) = transport.pieces
+    assert answer.startswith(b"HTTP/1.%c 200 OK\r\n" % request_.split(b"\r\n")[0][-1])
+    assert answer.endswith(end)
+
+
+def test_an_answer_in_pieces_is_sent_piece_by_piece():
+    page = Pages(late=True)
+    connection, transport = connected(page)
+    connection.dataReceived(b"GET /page HTTP/1.1\r\n\r\n")
+    (request,) = page.requests
+    request.write(b"")
+    assert len(transport.pieces) == 1
+    assert transport.pieces[0].endswith(b"\r\nTransfer-Encoding: chunked\r\n\r\n"), "nobody has to wait for the head"
+    request.write(b"one")
+    request.finish()
+    assert transport.pieces[1:] == [b"3\r\none\r\n", b"0\r\n\r\n"]
+
+
+def test_the_addresses_are_those_of_the_first_request_for_all():
+    page = Pages()
+    connection, transport = connected(page)
+    # Whoever is in between has told them by now.
+    transport.peerAddr, transport.hostAddr = (IPv4Address("TCP", "192.0.2.1", port) for port in (1, 2))
+    connection.dataReceived(b"GET /page HTTP/1.1\r\n\r\n" * 2)
+    addresses = [(request.client, request.host) for request in page.requests]
+    assert addresses == [(transport.peerAddr, transport.hostAddr)] * 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_answer_does_not_wait_for_a_turn_of_the_reactor_but_the_last_one_does_for_the_end():
+    listener = await Listener().start(clock=Clock())
+    client = await listener.client()
+    await until(lambda: listener.connections)
+    transport, waited = listener.connections[0].transport, []
+    send = transport.writeSomeData
+    transport.writeSomeData = lambda data: waited.append(data) or send(data)
+    for _ in range(3):
+        client.post(GOOD)
+        assert (await client.answer())[0] == 202
+    assert waited == []
+    client.post(GOOD, "Connection: close")
+    assert (await client.answer())[0] == 202
+    await until(lambda: client.ended)
+    assert [data[:13] for data in waited] == [b"HTTP/1.1 202 "], "the answer and the end at once"
+    await listener.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_answers_that_the_kernel_does_not_take_at_once_arrive_whole_and_in_order():
+    requests = {
+        b"202": b"POST /emit?token=good HTTP/1.1\r\nContent-Length: %d\r\n\r\n%s" % (len(GOOD), GOOD),
+        b"400": b"POST /emit?token=good HTTP/1.1\r\nContent-Length: 1\r\n\r\nx",
+        b"405": b"GET /emit HTTP/1.1\r\n\r\n",
+    }
+    wanted = [list(requests)[at * at % 7 % 3] for at in range(2000)]
+    listener = await Listener().start()
+    client = await listener.client()
+    await until(lambda: listener.connections)
+    connection = listener.connections[0]
+    connection.transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
+    client.transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    client.transport.pauseProducing()
+    client.transport.write(b"".join(requests[status] for status in wanted))
+    await until(lambda: connection._waitingForTransport)
+    client.transport.resumeProducing()
+    await until(lambda: client.data.count(b"}\n") == len(wanted))
+    answer = rb"HTTP/1\.1 (\d+) [\w ]+\r\n(?:[A-Z][\w-]+: [^\r\n]+\r\n){4,5}\r\n\{[^{}]+\}\n"
+    assert re.fullmatch(b"(?:%b)*" % answer, client.data)
+    assert re.findall(answer, client.data) == wanted
+    await listener.stop()
 
 
 PIECES = [

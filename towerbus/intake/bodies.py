@@ -17,11 +17,11 @@ LINES = frozenset({"application/x-ndjson", "application/ndjson", "application/js
 
 MAX_EVENTS = 10_000
 """Events in a body, at the most, unless configured otherwise."""
-_LINE = re.compile(rb"[^\s][^\n]*")
+_LINE = re.compile(rb"\S.*")
 _NEWLINE = b"\n"
 
 
-class Given(msgspec.Struct):
+class Given(msgspec.Struct, gc=False):
     """An event as a producer writes it."""
 
     group: str
@@ -134,10 +134,7 @@ def one(text: bytes | msgspec.Raw, where: str, max_payload: int, id_: str | None
     prefix = f"{where}: " if where else ""
     try:
         given = _one.decode(text)
-        if given.type is None:
-            group, type_ = topics.from_name(given.group)
-        else:
-            group, type_ = given.group, str(given.type)
+        group, type_ = topics.from_name(given.group) if given.type is None else (given.group, given.type)
         payload = bytes(given.payload)
         if len(payload) > max_payload:
             raise TooLargeError(f"{prefix}payload of {len(payload)} bytes is over the limit of {max_payload}")

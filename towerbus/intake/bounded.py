@@ -201,6 +201,8 @@ class BoundedRequest(Request):
         if not self.startedWriting and not self.gone and not self.channel.persistent:
             self.responseHeaders.setRawHeaders(b"connection", [b"close"])
         super().write(data)
+        if not self.gone:
+            self.channel.flush()
 
     def connectionLost(self, reason: Failure) -> None:
         """The client is gone."""

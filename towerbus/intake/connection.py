@@ -6,6 +6,8 @@ may lose the answer (RFC 9112 section 9.6).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -14,8 +16,10 @@ from twisted.internet.protocol import connectionDone
 from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
+from twisted.web.http_headers import Headers
 
 from towerbus.intake.bounded import MAX_BODY, BodyRefusedError
+from towerbus.transports import write_now
 
 SECONDS = 60
 """Seconds for a request's head, counted from the answer before it, and then for its body."""
@@ -41,6 +45,7 @@ class BoundedConnection(HTTPChannel):
     _optimisticEagerReadSize = 0  # noqa: N815 - Twisted's name
     _networkProducer: Any  # noqa: N815 - Twisted's name
     _leaving: IDelayedCall | None = None
+    _head = b""
 
     @property
     def request_line(self) -> tuple[bytes, bytes, bytes]:
@@ -51,6 +56,22 @@ class BoundedConnection(HTTPChannel):
         """Begin, with a time limit for the first request."""
         self._seconds = self.timeOut
         super().connectionMade()
+
+    def getPeer(self) -> Any:  # noqa: N802 - Twisted's name
+        """The client's address: the same for all requests. Behind a proxy it is known when the first one is there."""
+        return self._peer
+
+    def getHost(self) -> Any:  # noqa: N802 - Twisted's name
+        """The address that the client came to: the same for all requests; the transport asks the kernel each time."""
+        return self._host
+
+    @cached_property
+    def _peer(self) -> Any:
+        return self.transport.getPeer()
+
+    @cached_property
+    def _host(self) -> Any:
+        return self.transport.getHost()
 
     def hold(self) -> None:
         """Do not read on: the body is not asked for. Whoever renders the request has all the time."""
@@ -88,6 +109,29 @@ class BoundedConnection(HTTPChannel):
         self.passed_over -= len(data)
         if self.passed_over < 0:
             self.transport.abortConnection()
+
+    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:  # noqa: N802 - Twisted's
+        """Keep the head of an answer: it is sent with what is written next, or by `flush`."""
+        lines = [b"%b %b %b\r\n" % (version, code, reason)]
+        lines += [b"%b: %b\r\n" % (name, value) for name, values in headers.getAllRawHeaders() for value in values]
+        self._head = b"".join(lines) + b"\r\n"
+
+    def write(self, data: bytes) -> None:
+        """Send without a turn of the reactor. A last answer goes with the connection's end, which needs one."""
+        data, self._head = self._head + data, b""
+        if self.persistent:
+            write_now(self.transport, data)
+        else:
+            self.transport.write(data)
+
+    def writeSequence(self, pieces: Iterable[bytes]) -> None:
+        """Send pieces as one."""
+        self.write(b"".join(pieces))
+
+    def flush(self) -> None:
+        """Send a head that nothing followed."""
+        if self._head:
+            self.write(b"")
 
     def allContentReceived(self) -> None:  # noqa: N802 - Twisted's name
         """The body is complete; it may have been refused before."""

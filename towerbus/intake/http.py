@@ -152,9 +152,9 @@ class EmitResource(Resource):
 
 def _refused(events: Sequence[Event], identity: Identity) -> str | None:
     """The first topic that the identity may not emit to."""
-    for each in events:
-        if not identity.grants.may_emit(each.topic):
-            return f"{each.topic.group}/{each.topic.type}"
+    for topic in dict.fromkeys(event.topic for event in events):
+        if not identity.grants.may_emit(topic):
+            return f"{topic.group}/{topic.type}"
     return None
 
 
