@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import os
 import re
 import subprocess
 import threading
@@ -144,8 +145,6 @@ def test_two_servers_behind_one_socket(machine, vhost):
     tower.systemctl("start", "towerbus-server.socket", WORKER, SERVER, OTHER)
     assert tower.show(WORKER, "ActiveState") == tower.show(SERVER, "ActiveState") == "active"
     assert re.match("(standby|active), term", tower.show(WORKER, "StatusText"))
-    # Else a server that starts lets the others block in accept(), for they share the socket.
-    assert tower.show(SERVER, "NonBlocking") == "yes"
     with ExitStack() as stack:
         clients = [stack.enter_context(V1(tower)) for _ in range(60)]
         for client in clients:
@@ -168,6 +167,31 @@ def test_two_servers_behind_one_socket(machine, vhost):
     events = log_lines(tower.log(SERVER))
     assert {"listening", "drained", "reloaded"} <= {line["event"] for line in events} | {"drained"}
     assert all({"time", "level", "event", "text", "from"} <= line.keys() for line in events)
+
+
+@needs_namespace
+def test_the_shared_socket_never_blocks_while_another_server_starts(machine, vhost):
+    """A server that finds it so stands still in accept() until the next client comes."""
+    tower = machine(vhost)
+    tower.systemctl("start", "towerbus-server.socket", WORKER, SERVER)
+    pid = tower.show(SERVER, "MainPID")
+    tower.await_shown(SERVER, "StatusText", lambda text: text.startswith("serving"))
+    entry = next(
+        line for line in tower.run("cat", f"/proc/{pid}/net/tcp").splitlines() if f":{tower.port:04X} " in line
+    )
+    link = f"socket:[{entry.split()[9]}]"
+    number = next(line.split()[-3] for line in tower.run("ls", "-l", f"/proc/{pid}/fd").splitlines() if link in line)
+    starting = threading.Thread(target=tower.systemctl, args=("start", OTHER))
+    starting.start()
+    looks = 0
+    try:
+        while starting.is_alive():
+            flags = re.search(r"flags:\s+(\d+)", tower.run("cat", f"/proc/{pid}/fdinfo/{number}"))[1]
+            assert int(flags, 8) & os.O_NONBLOCK, f"the socket blocks: flags {flags}"
+            looks += 1
+    finally:
+        starting.join()
+    assert looks > 3
 
 
 @needs_namespace
