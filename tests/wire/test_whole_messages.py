@@ -105,6 +105,10 @@ def test_both_ways_do_the_same_where_it_is_easily_mistaken(reads):
     assert heard(reads[1], whole=True) == heard(reads[1], whole=False)
 
 
+def test_a_message_may_come_byte_by_byte():
+    assert heard([bytes((byte,)) for byte in WHOLE * 2], whole=True) == heard([WHOLE, WHOLE], whole=True)
+
+
 def test_a_whole_message_takes_the_short_way(monkeypatch):
     monkeypatch.setattr(insides.LeanProtocol, "onFrameBegin", lambda _: pytest.fail("the long way"))
     said = heard([WHOLE], whole=True)[0]
