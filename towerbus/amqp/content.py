@@ -1,7 +1,7 @@
 """A message's content on the wire: what is the same in each is encoded once, and what nobody asks for is not decoded.
 
 pika encodes the method and the properties of each message anew, piece by piece, and decodes all properties of each
-delivery; that was a fifth of what a message cost. What is encoded and decoded here, pika's own code does.
+delivery. What is encoded and decoded here, its own code encodes and decodes.
 
 The layout is that of the AMQP 0-9-1 specification, sections 2.3.5 and 4.2.
 """
