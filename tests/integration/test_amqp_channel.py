@@ -11,8 +11,8 @@ from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.threads import deferToThread
 
-from towerbus.amqp.channel import PERSISTENT
 from towerbus.amqp.connection import connect
+from towerbus.amqp.content import EVENTS, PERSISTENT
 from towerbus.amqp.errors import ChannelClosed, Unpublished
 from towerbus.amqp.url import parse
 
@@ -178,3 +178,21 @@ async def test_an_answer_that_nobody_waits_for_any_more_is_no_error(vhost):
         assert (await channel.declare_queue("q")).messages == 0
         await channel.publish("", "q", b"x", properties("two"))
         assert channel.unconfirmed == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_properties_come_out_as_they_went_in(vhost):
+    """So that a worker knows our own events by the first bytes; a message of many frames is in it, too."""
+    async with Opened(vhost) as channel:
+        await channel.declare_queue("q", {"x-queue-type": "quorum"})
+        came = []
+        await channel.limit(10)
+        await channel.consume("q", came.append)
+        body = random.Random(1).randbytes(3 * channel.room + 7)
+        await DeferredList(
+            [channel.publish("", "q", body, EVENTS("one")), channel.publish("", "q", b"", EVENTS("two"))]
+        )
+        await until(lambda: len(came) == 2)
+    assert [delivery.body for delivery in came] == [body, b""]
+    assert all(EVENTS.made(delivery.properties) for delivery in came)
+    assert [delivery.properties.message_id for delivery in came] == ["one", "two"]

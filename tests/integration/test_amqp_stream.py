@@ -14,8 +14,8 @@ from twisted.internet.task import deferLater
 from towerbus.amqp import stream as stream_module
 from towerbus.amqp.channel import Delivery
 from towerbus.amqp.connection import connect
+from towerbus.amqp.content import Received
 from towerbus.amqp.errors import ChannelClosed
-from towerbus.amqp.frames import UNREADABLE
 from towerbus.amqp.stream import NotAStream, StreamGone, StreamReader, StreamSilent, offset_of, read, read_end
 from towerbus.amqp.url import parse
 
@@ -180,15 +180,14 @@ async def test_a_queue_of_another_kind_is_refused_by_the_broker(vhost):
             await read_end(connection, LOG, reactor)
 
 
-def delivery(**headers):
-    return Delivery(1, "", False, BasicProperties(headers=headers), b"")
+def delivery(properties):
+    return Delivery(1, "", False, properties, b"")
 
 
 def test_where_a_delivery_stands():
-    assert offset_of(delivery(**{"x-stream-offset": 7})) == 7
     table = b"\x04whenT\x00\x03\x8d~\xa4\xc6\x80\x00\x0fx-stream-offsetl" + (2**40).to_bytes(8) + b"\x01zt\x01"
     raw = b"\x20\x00" + len(table).to_bytes(4) + table
-    assert offset_of(delivery(**{UNREADABLE: raw})) == 2**40
-    for nothing in ({}, {UNREADABLE: b"nothing"}):
+    assert offset_of(delivery(Received(raw))) == 2**40
+    for nothing in (Received(b"\x00\x00"), Received(b"nothing"), BasicProperties()):
         with pytest.raises(NotAStream):
-            offset_of(delivery(**nothing))
+            offset_of(delivery(nothing))

@@ -16,6 +16,7 @@ from pika import BasicProperties, exceptions
 from pika.channel import Channel as PikaChannel
 from twisted.internet.defer import Deferred, fail
 
+from towerbus.amqp.content import Stamped, frames, method
 from towerbus.amqp.errors import ChannelClosed, Unpublished
 
 Deliver = Callable[["Delivery"], None]
@@ -28,7 +29,6 @@ Confirms = dict[int, Callable[[int, bool], None]]
 """Who takes a connection's confirms, by their channels' numbers: a tag, and whether all before it are confirmed."""
 
 _STREAM = "x-stream-offset"
-PERSISTENT = 2
 _numbers = itertools.count(1)
 
 
@@ -96,6 +96,11 @@ class Channel:
     def unconfirmed(self) -> int:
         """Messages that were published and not yet confirmed."""
         return len(self._unconfirmed)
+
+    @property
+    def room(self) -> int:
+        """Bytes of a message's body in one frame, at the most, as it was agreed with the broker."""
+        return int(self._channel.connection._body_max_length)  # noqa: SLF001
 
     async def declare_exchange(
         self, name: str, kind: str, arguments: Mapping[str, Any] | None = None, *, passive: bool = False
@@ -181,7 +186,7 @@ class Channel:
             self._channel.basic_ack(tag, multiple)
 
     def publish(
-        self, exchange: str, key: str, body: bytes, properties: BasicProperties, *, mandatory: bool = True
+        self, exchange: str, key: str, body: bytes, properties: BasicProperties | Stamped, *, mandatory: bool = True
     ) -> Deferred[None]:
         """Publish, after `confirm`.
 
@@ -199,7 +204,11 @@ class Channel:
         if self.error is not None:
             return fail(self.error)
         try:
-            self._channel.basic_publish(exchange, key, body, properties, mandatory)
+            # As pika's `basic_publish` does, which encodes everything anew each time.
+            self._channel._raise_if_not_open()  # noqa: SLF001
+            number, connection = self._channel.channel_number, self._channel.connection
+            begin = method(number, exchange, key, mandatory)
+            connection._output_marshaled_frames([begin, *frames(number, body, properties, self.room)])  # noqa: SLF001
         except exceptions.AMQPError as error:
             return fail(_error(error))
         self._published += 1

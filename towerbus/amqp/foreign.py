@@ -8,8 +8,9 @@ from typing import Any, Protocol
 from pika import BasicProperties
 from twisted.internet.defer import Deferred, maybeDeferred
 
-from towerbus.amqp.channel import PERSISTENT, Channel
+from towerbus.amqp.channel import Channel
 from towerbus.amqp.connection import Connection
+from towerbus.amqp.content import PERSISTENT
 from towerbus.amqp.service import ENDING, AmqpService, State
 from towerbus.amqp.url import Broker
 

@@ -1,9 +1,10 @@
 """The broker's bytes, cut into frames. Deliveries and confirms are taken here; every other frame is for pika.
 
-A delivery costs a third so: pika copies for each frame all that it has not read yet, and looks for callbacks by name.
-And where it can't decode a message's properties (a time in the headers that no clock has, tables nested too deep) it
-ends the connection; the message is then delivered again, so whoever may publish to a queue could stop for ever whoever
-reads it. Here such properties are replaced by one header, `UNREADABLE`, that holds their bytes.
+A delivery costs a fraction so: pika copies for each frame all that it has not read yet, decodes all properties of each
+message, and looks for callbacks by name. And where it can't decode a message's properties (a time in the headers that
+no clock has, tables nested too deep) it ends the connection; the message is then delivered again, so whoever may
+publish to a queue could stop for ever whoever reads it. Here such properties are replaced by one header, `UNREADABLE`
+(content.py), that holds their bytes.
 
 The layout is that of the AMQP 0-9-1 specification, sections 2.3.5 and 4.2.
 """
@@ -14,25 +15,16 @@ import struct
 from collections.abc import Callable
 
 from pika import BasicProperties
-from twisted.logger import Logger
 
 from towerbus.amqp.channel import Confirms, Consumers, Delivery
+from towerbus.amqp.content import BODY, FRAME_END, HEADER, METHOD, Received, content, head
 
-UNREADABLE = "towerbus-unreadable-properties"
-"""Header of a delivery whose properties could not be decoded; it holds their bytes, and stands alone."""
-
-_METHOD, _HEADER, _BODY = 1, 2, 3
 _DELIVER = b"\x00\x3c\x00\x3c"
 """Class 60, method 60."""
 _ACK = b"\x00\x3c\x00\x50"
 """Class 60, method 80."""
-_FRAME_END = 0xCE
-_head = struct.Struct(">BHL")
 _deliver = struct.Struct(">QB")
 _ack = struct.Struct(">QB")
-_content = struct.Struct(">HHQ")
-
-_log = Logger()
 
 
 class _Begun:
@@ -77,12 +69,12 @@ class Frames:
         if self._rest:
             data = self._rest + data
         begin, end = 0, len(data)
-        while end - begin >= _head.size:
-            kind, number, size = _head.unpack_from(data, begin)
-            after = begin + _head.size + size + 1
+        while end - begin >= head.size:
+            kind, number, size = head.unpack_from(data, begin)
+            after = begin + head.size + size + 1
             if after > end:
                 break
-            if data[after - 1] == _FRAME_END and self._take(kind, number, data, begin + _head.size, after - 1):
+            if data[after - 1] == FRAME_END and self._take(kind, number, data, begin + head.size, after - 1):
                 self.taken += after - begin
             else:
                 self._other(data[begin:after])
@@ -96,17 +88,17 @@ class Frames:
 
     def _take(self, kind: int, number: int, data: bytes, begin: int, end: int) -> bool:
         """Take a frame's payload, `data[begin:end]`, if it is for us."""
-        if kind == _METHOD:
+        if kind == METHOD:
             if data.startswith(_DELIVER, begin):
                 return self._begin(number, data, begin + 4)
             return data.startswith(_ACK, begin) and self._confirm(number, data, begin + 4)
         begun = self._begun.get(number)
         if begun is None:
             return False
-        if kind == _HEADER:
-            _, _, begun.missing = _content.unpack_from(data, begin)
-            begun.properties = _properties(data[begin + _content.size : end])
-        elif kind == _BODY:
+        if kind == HEADER:
+            _, _, begun.missing = content.unpack_from(data, begin)
+            begun.properties = Received(data[begin + content.size : end])
+        elif kind == BODY:
             begun.parts.append(data[begin:end])
             begun.missing -= end - begin
         else:
@@ -146,13 +138,3 @@ def _short(data: bytes, at: int) -> tuple[str, int]:
     begin = at + 1
     end = begin + data[at]
     return data[begin:end].decode("utf-8", "backslashreplace"), end
-
-
-def _properties(data: bytes) -> BasicProperties:
-    made = BasicProperties()
-    try:
-        made.decode(data)
-    except Exception as error:  # noqa: BLE001 - whatever it is that can't be decoded
-        _log.debug("amqp_unreadable: {error}", error=error)
-        return BasicProperties(headers={UNREADABLE: data})
-    return made

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from pika import BasicProperties
 from twisted.application.service import MultiService
 from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred, succeed
 from twisted.internet.defer import TimeoutError as TimedOut
@@ -20,8 +19,9 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
-from towerbus.amqp.channel import PERSISTENT, Channel
+from towerbus.amqp.channel import Channel
 from towerbus.amqp.connection import Connection, tls_options
+from towerbus.amqp.content import EVENTS
 from towerbus.amqp.errors import Unpublished
 from towerbus.amqp.service import AmqpService, State
 from towerbus.amqp.topology import INTAKE, Names, check_intake
@@ -30,7 +30,7 @@ from towerbus.errors import BusUnavailable, NotConfirmed
 from towerbus.event import Event
 from towerbus.intake.interface import IIntake
 from towerbus.intake.line import FULL, MAX_WAITING, Call, Line, Message, Outcome, ids
-from towerbus.intake.messages import PACKED, pack
+from towerbus.intake.messages import pack
 
 TIMEOUT = 10.0
 GRACE = 2.0
@@ -173,9 +173,8 @@ class AmqpIntake(MultiService):
             self._line.lost()
 
     async def _publish(self, channel: Channel, message: Message) -> None:
-        properties = BasicProperties(content_type=PACKED, delivery_mode=PERSISTENT, message_id=message.id)
         self._sent = self._reactor.seconds()
-        self._answer = channel.publish(self._names.direct, INTAKE, pack(message.events), properties)
+        self._answer = channel.publish(self._names.direct, INTAKE, pack(message.events), EVENTS(message.id))
         self._set_alarm()
         try:
             await self._answer

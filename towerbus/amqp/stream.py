@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from towerbus.amqp.channel import Channel, Delivery
 from towerbus.amqp.connection import Connection
-from towerbus.amqp.frames import UNREADABLE
+from towerbus.amqp.content import Received
 from towerbus.amqp.tables import long_header
 from towerbus.errors import TowerbusError
 from towerbus.log.sequence import Stored
@@ -30,6 +30,7 @@ PATIENCE = 5.0
 
 _OFFSET = "x-stream-offset"
 """The header that a stream's deliveries have; also the argument that says where a consumer begins."""
+_NAME = _OFFSET.encode()
 
 Offset = int | Literal["first", "last", "next"]
 Deliver = Callable[[int, bytes], Deferred[None] | None]
@@ -158,12 +159,9 @@ def offset_of(delivery: Delivery) -> int:
     Raises:
         NotAStream: The broker did not say.
     """
-    headers = delivery.properties.headers or {}
-    if _OFFSET in headers:
-        # pika's integers are of a type of its own.
-        return int(headers[_OFFSET])
-    # Whoever published it may have given it headers that pika can't decode; the broker's own is among them.
-    offset = long_header(headers.get(UNREADABLE, b""), _OFFSET.encode())
+    properties = delivery.properties
+    # Nothing else is of interest; and whoever published it may have given it headers that pika can't decode.
+    offset = long_header(properties.encoded, _NAME) if isinstance(properties, Received) else None
     if offset is None:
         raise NotAStream("what is delivered has no offset: it does not come from a stream")
     return offset

@@ -66,13 +66,25 @@ def read(
     if content_type == KNOCK:
         return []
     if content_type == PACKED:
-        return _packed(body, max_payload)
+        return read_packed(body, max_payload)
     group, type_ = topics.from_routing_key(routing_key)
     at = float(timestamp) if timestamp is not None else None
     return [event(group, type_, body, id=message_id, at=at, limit=max_payload)]
 
 
-def _packed(body: bytes, max_payload: int) -> list[Event]:
+def read_packed(body: bytes, max_payload: int) -> list[Event]:
+    """Understand a message with the content type `PACKED`.
+
+    Args:
+        body: The message's bytes.
+        max_payload: Bytes in a payload, at the most.
+
+    Returns:
+        The events, in order.
+
+    Raises:
+        PeerError: It can't be taken; the text says why.
+    """
     try:
         message = _decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -11,7 +11,8 @@ from typing import Any
 
 from pika import BasicProperties
 
-from towerbus.amqp.channel import PERSISTENT, Delivery
+from towerbus.amqp.channel import Delivery
+from towerbus.amqp.content import PERSISTENT
 
 REASON = "towerbus-reason"
 ROUTING_KEY = "towerbus-routing-key"

@@ -185,13 +185,13 @@ class LogReader:
         self._first = offset if self._first is None else self._first
         self._bytes += len(delivery.body)
         self._unacked, self._tag = self._unacked + 1, delivery.tag
-        if self._unacked * 2 >= PREFETCH and (self._goal is None or self._newest < self._goal):
-            self._acknowledge()
         id_ = delivery.properties.message_id
         if isinstance(id_, str) and id_.startswith(self.own):
             self._take_own(id_)
         else:
             self._take_foreign(offset, delivery.body)
+        if self._unacked * 2 >= PREFETCH and (self._goal is None or self._newest < self._goal):
+            self._acknowledge()
         if self._late is not None:
             self._late.reset(SILENT)
         if offset >= self._end and not self._reached.called:
@@ -219,9 +219,17 @@ class LogReader:
         self._ended(LogDeleted("the log can't be read any more: it was deleted, or its node went down"))
 
     def _acknowledge(self) -> None:
-        if self._unacked and self._channel is not None:
-            self._unacked = 0
-            self._channel.ack(self._tag, multiple=True)
+        """Have the broker send more: what there is, or no more than leads to the goal.
+
+        And one record behind that: where another worker writes while we have nothing to write, it shows at once.
+        """
+        count = self._unacked
+        if self._goal is not None:
+            under_way = PREFETCH - self._unacked
+            count = min(count, self._goal - self._newest + 1 - under_way)
+        if count > 0 and self._channel is not None:
+            self._unacked -= count
+            self._channel.ack(self._tag - self._unacked, multiple=True)
 
     def _close(self) -> None:
         channel, self._channel = self._channel, None

@@ -18,8 +18,8 @@ from twisted.python.failure import Failure
 
 from towerbus.amqp.channel import Delivery
 from towerbus.amqp.connection import Connection
+from towerbus.amqp.content import EVENTS, UNREADABLE
 from towerbus.amqp.errors import Unpublished
-from towerbus.amqp.frames import UNREADABLE
 from towerbus.amqp.topology import Limits, Names, declare
 from towerbus.amqp.worker.acks import Acks
 from towerbus.amqp.worker.ends import Finished, IntakeDeleted, Lighter, Stalled, Superseded, TooHeavy
@@ -224,23 +224,28 @@ class Session:
 
     def _read(self, delivery: Delivery) -> list[Event]:
         """Understand a message. Whatever is wrong with it, our own faults too, must not bring it back for ever."""
-        properties: Any = delivery.properties
-        if properties.headers and UNREADABLE in properties.headers:
-            raise EventError("its properties can't be read: a header with a time that no clock has, or nested too deep")
         try:
-            return messages.read(
-                delivery.body,
-                content_type=_text(properties.content_type),
-                routing_key=delivery.routing_key,
-                message_id=_text(properties.message_id),
-                timestamp=properties.timestamp,
-                max_payload=self._setup.max_payload,
-            )
+            return self._understood(delivery)
         except PeerError:
             raise
         except Exception as error:
             _log.failure("message_failed")
             raise EventError(f"towerbus failed to read it, please report this: {error!r}") from error
+
+    def _understood(self, delivery: Delivery) -> list[Event]:
+        properties: Any = delivery.properties
+        if EVENTS.made(properties):
+            return messages.read_packed(delivery.body, self._setup.max_payload)
+        if properties.headers and UNREADABLE in properties.headers:
+            raise EventError("its properties can't be read: a header with a time that no clock has, or nested too deep")
+        return messages.read(
+            delivery.body,
+            content_type=_text(properties.content_type),
+            routing_key=delivery.routing_key,
+            message_id=_text(properties.message_id),
+            timestamp=properties.timestamp,
+            max_payload=self._setup.max_payload,
+        )
 
     def _read_foreign(self, record: Record, counts: bool) -> None:  # noqa: FBT001
         if self._counters.role is Role.WAITING:

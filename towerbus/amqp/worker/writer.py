@@ -14,7 +14,8 @@ from pika import BasicProperties
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.logger import Logger
 
-from towerbus.amqp.channel import PERSISTENT, Channel
+from towerbus.amqp.channel import Channel
+from towerbus.amqp.content import PERSISTENT, Stamp
 from towerbus.amqp.topology import DEAD, INTAKE, LOG, Names
 from towerbus.amqp.worker import dead
 from towerbus.amqp.worker.reader import LogReader
@@ -28,6 +29,7 @@ from towerbus.worker.told import Told
 
 RECORD = "application/vnd.towerbus.record+msgpack"
 """Content type of a record in the log."""
+_RECORDS = Stamp(RECORD)
 
 _log = Logger()
 
@@ -125,10 +127,7 @@ class Writer:
         self._told.close()
 
     def _publish(self, record: Record, id_: str) -> Deferred[None]:
-        properties = BasicProperties(
-            content_type=RECORD, delivery_mode=PERSISTENT, message_id=id_, timestamp=int(time.time())
-        )
-        return self._channel.publish(self._names.direct, LOG, pack(record), properties)
+        return self._channel.publish(self._names.direct, LOG, pack(record), _RECORDS(id_, int(time.time())))
 
     def _bury(self, message: Any, reason: str) -> Deferred[None]:
         properties = dead.properties(message, reason, time.time(), self._frame_max)
