@@ -127,7 +127,7 @@ class Follow:
     async def _follow(self, start: Start) -> Start:
         """Read from an offset on; returns from where to read on with another consumer."""
         self._turned = Deferred()
-        self._late = self._clock.callLater(PATIENCE, self._silent, start)
+        self._expect(start)
         reader = self._reader = StreamReader(self._arrived, self._ended)
         try:
             await reader.open(self._connection, self._stream, start)
@@ -146,9 +146,6 @@ class Follow:
         return end.offset
 
     def _arrived(self, offset: int, body: bytes) -> Deferred[None] | None:
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
         move = self._following.take(offset, body)
         if move.diverged or move.reopen is not None:
             self._close()
@@ -158,7 +155,14 @@ class Follow:
         if self._settled is not None and self._following.settled:
             settled, self._settled = self._settled, None
             settled()
+        self._expect(None if self._settled is None else offset + 1)
         return self._act(move)
+
+    def _expect(self, start: Start | None) -> None:
+        """Wait from now on for what has to be there; None where nothing has to: then the canary watches."""
+        if self._late is not None:
+            self._late.cancel()
+        self._late = None if start is None else self._clock.callLater(PATIENCE, self._silent, start)
 
     def _ended(self, reason: Failure) -> None:
         if self._turned is not None and not self._turned.called:
@@ -166,12 +170,14 @@ class Follow:
 
     def _silent(self, start: Start) -> None:
         self._late = None
+        if self.paused:
+            # It is us who read no more.
+            self._expect(start)
+            return
         self._ended(Failure(StreamSilent(f"nothing is to be read from {start} on, which has to be there")))
 
     def _close(self) -> None:
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
+        self._expect(None)
         if self._reader is not None:
             self._reader.close()
             self._reader = None

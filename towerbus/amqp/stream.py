@@ -3,7 +3,8 @@
 What a stream does over AMQP 0-9-1 (tried with RabbitMQ 3.10): a consumer needs a prefetch and acknowledges by hand,
 which is nothing but credit; a whole chunk comes whatever the prefetch is. Whoever asks for an offset that retention has
 taken gets the first that is there, and one whom it overtakes later is set behind the gap, both without a word
-(log/following.py notices). Past the end nothing ever comes. Offsets that RabbitMQ uses up itself are never delivered.
+(log/following.py notices); now and then such a one gets nothing more at all, whatever its credit. Past the end nothing
+ever comes. Offsets that RabbitMQ uses up itself are never delivered.
 """
 
 from __future__ import annotations
