@@ -29,7 +29,7 @@ http {{
     uwsgi_temp_path uwsgi;
     scgi_temp_path scgi;
     keepalive_requests 1000000000;
-    nchan_shared_memory_size 128M;
+    nchan_shared_memory_size 512M;
     server {{
         listen 127.0.0.1:{port} backlog=4096;
         tcp_nodelay on;
