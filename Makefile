@@ -31,7 +31,7 @@ long: servers $(VENV)/made-test ## the tests that take minutes: bridges, systemd
 	$(BIN)/pytest -q -m long tests $(OPTIONS)
 
 soak: servers $(VENV)/made-test ## minutes of load while everything is killed and cut; every event is accounted for
-	$(BIN)/pytest -q -s -m soak tests/soak $(OPTIONS)
+	$(BIN)/pytest -q -s -m soak -o faulthandler_timeout=0 tests/soak $(OPTIONS)
 
 lint: $(VENV)/made-test
 	$(BIN)/ruff check
