@@ -20,7 +20,8 @@ user root;
 worker_processes 1;
 worker_rlimit_nofile 20000;
 error_log stderr warn;
-events {{ worker_connections 19500; }}
+# Idle connections are dropped where fewer than a sixteenth of these are free.
+events {{ worker_connections 24000; }}
 http {{
     access_log off;
     client_body_temp_path body;
@@ -29,7 +30,7 @@ http {{
     uwsgi_temp_path uwsgi;
     scgi_temp_path scgi;
     keepalive_requests 1000000000;
-    nchan_shared_memory_size 512M;
+    nchan_shared_memory_size 128M;
     server {{
         listen 127.0.0.1:{port} backlog=4096;
         tcp_nodelay on;
