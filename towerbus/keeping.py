@@ -105,13 +105,16 @@ def keeping(
     if hasattr(judge, "tell"):
         judge.tell(clients.factory.turn_over)
     reads = [Part(_rules(settings, clients)), *(Part(each) for each in getattr(judge, "reloads", ()))]
+    reload = Reload(reactor, notify, reads)
 
     def condition() -> Condition:
         reasons = "; ".join(f"{hop}: {reason}" for hop, reason in broken().items())
-        return Condition(reasons, f"serving {clients.factory.counts.clients} clients")
+        doing = [f"serving {clients.factory.counts.clients} clients"]
+        doing += [f"reload refused: {reason}" for reason in reload.unusable.values()]
+        return Condition(reasons, "; ".join(doing))
 
     supervised = Supervised(reactor, notify, condition, stops_within=settings.drain)
-    return Keeping(drain, Reload(reactor, notify, reads), supervised, broken)
+    return Keeping(drain, reload, supervised, broken)
 
 
 def _rules(settings: Settings, clients: Hub) -> Callable[[], str]:

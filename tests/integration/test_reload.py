@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import re
 import signal
+import socket
 import ssl
 import subprocess
 from contextlib import contextmanager
@@ -137,6 +139,28 @@ def test_a_wrong_configuration_keeps_the_rules_and_says_so(place):
         assert "stays in force" in place.log
         place.emit(("jobs", "x"), 1)
         assert client.read()["data"] == {"n": 1}
+
+
+def test_the_service_manager_shows_what_a_reload_could_not_use_until_one_can(place, monkeypatch):
+    address = place.directory / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(address))
+        manager.settimeout(20)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(address))
+
+        def status():
+            while not (found := re.search("^STATUS=(.*)$", manager.recv(4096).decode(), re.MULTILINE)):
+                pass
+            return found[1]
+
+        with place.running():
+            assert status() == "serving 0 clients"
+            place.config.write_text('[[access]]\ngroups = ["jobs"]\nwho = "noone"\n')
+            place.hup("reload_refused")
+            assert status().startswith(f"serving 0 clients; reload refused: {place.config}: access")
+            place.config.write_text(RULES.format(group="jobs"))
+            place.hup("reloaded: the access rules")
+            assert status() == "serving 0 clients"
 
 
 def test_what_needs_a_restart_is_named(place):

@@ -70,6 +70,8 @@ def test_an_upgrade_keeps_the_configuration_and_an_uninstall_leaves_nothing_else
     make("uninstall", dest)
     left = {str(path.relative_to(dest)) for path in dest.rglob("*") if not path.is_dir()}
     assert left == {"etc/towerbus/towerbus.toml"}
+    # The directory of a target that is there no more; the other one is the system's.
+    assert [path.name for path in (dest / "etc/systemd/system").iterdir()] == ["multi-user.target.wants"]
 
 
 def test_a_prefix_that_is_no_path_is_named(tmp_path):

@@ -50,6 +50,13 @@ class Process:
         return Condition(self.broken, self.doing)
 
 
+def test_a_reason_of_several_lines_is_one_line_and_no_field_of_its_own(manager):
+    process = Process(manager.environment)
+    process.broken = "two mistakes:\n  READY=1\n  the other"
+    process.service.startService()
+    assert manager.heard() == [{"STATUS": "not ready: two mistakes: READY=1 the other"}]
+
+
 def test_ready_comes_when_it_does_its_work_and_the_watchdog_is_fed_then(manager):
     process = Process(manager.environment)
     process.broken = "listen: the log's end is not known yet"

@@ -48,12 +48,12 @@ class Notify:
         return bool(self._address)
 
     def tell(self, **fields: object) -> None:
-        """Tell the service manager; whether it listens is no concern of ours."""
+        """Tell the service manager, each field in one line; whether it listens is no concern of ours."""
         if not self._address:
             return
         self._ready |= "READY" in fields
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
-        text = "\n".join(f"{name}={value}" for name, value in fields.items())
+        text = "\n".join(f"{name}={' '.join(str(value).split())}" for name, value in fields.items())
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sending:
             sending.setblocking(False)
             sending.sendto(text.encode(), address)

@@ -50,10 +50,12 @@ class Reload(Service):
     Attributes:
         done: How often a part was read again.
         refused: How often one could not be used.
+        unusable: Why a part could not be used when it was read last, for each of which that is so.
     """
 
     def __init__(self, reactor: Any, notify: Notify, parts: Sequence[Part]) -> None:
         self.done = self.refused = 0
+        self.unusable: dict[Part, str] = {}
         self._reactor = reactor
         self._notify = notify
         self._parts = list(parts)
@@ -107,12 +109,15 @@ class Reload(Service):
             words = part.read()
         except ConfigError as error:
             self.refused += 1
+            self.unusable[part] = str(error)
             _log.error("reload_refused: {reason}; what was read before stays in force", reason=str(error))
         except Exception:  # noqa: BLE001 - the other parts are to be read all the same
             self.refused += 1
+            self.unusable[part] = "a fault: see the log"
             _log.failure("reload_failed")
         else:
             self.done += 1
+            self.unusable.pop(part, None)
             _log.info("reloaded: {what}", what=words)
 
 
