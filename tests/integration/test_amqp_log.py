@@ -13,7 +13,7 @@ from twisted.internet import reactor, task
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 
-from towerbus.amqp import catchup, follow, replay
+from towerbus.amqp import catchup, follow, replay, stall, stream
 from towerbus.amqp.log import AmqpLog
 from towerbus.amqp.stream import StreamReader
 from towerbus.amqp.url import parse
@@ -52,19 +52,8 @@ async def following(url, **given):
         yield log, follower
 
 
-async def read_on(log, condition):
-    """Wait until something is so, as a server does, whose canary has the log read anew where nothing comes.
-
-    RabbitMQ gives some of those whom retention has overtaken nothing more, without a word.
-    """
-    for _ in range(10):
-        try:
-            await until(condition, 3)
-        except AssertionError:
-            log.reconnect("nothing was read")
-        else:
-            return
-    await until(condition)
+SOME_STALLS = 60.0
+"""Seconds to read on in, where RabbitMQ may give whom retention has overtaken nothing more: it is asked anew after 8."""
 
 
 def told_gaps(follower):
@@ -314,7 +303,7 @@ async def test_retention_that_overtakes_who_is_cut_off_is_told(vhost):
             await log.stopService()
             writer.numbers(3, 2000, size=400)
             log.startService()
-            await read_on(log, lambda: 2002 in follower.numbers)
+            await until(lambda: 2002 in follower.numbers, SOME_STALLS)
             gaps = told_gaps(follower)
             assert gaps[0][0] == 2
             assert gaps[-1][1] > 1000
@@ -332,14 +321,14 @@ async def test_retention_that_overtakes_who_is_slow_is_told(vhost):
             await until(lambda: log.paused)
             wait, follower.wait = follower.wait, None
             wait.callback(None)
-            await read_on(log, lambda: 2999 in follower.numbers)
+            await until(lambda: 2999 in follower.numbers, SOME_STALLS)
             assert follower.numbers[0] == 0
             assert told_gaps(follower)
 
 
-@pytest_twisted.ensureDeferred
-async def test_a_broker_that_falls_silent_before_the_end_is_known_is_asked_anew(vhost, writer, monkeypatch):
-    """No canary watches yet."""
+@pytest.fixture
+def deaf(monkeypatch):
+    """The broker gives the first consumer of the log five records, and then nothing more: all readers, as they come."""
     readers = []
 
     class Deaf(StreamReader):
@@ -349,15 +338,54 @@ async def test_a_broker_that_falls_silent_before_the_end_is_known_is_asked_anew(
             if not self.heard:
                 readers.append(self)
             self.heard += 1
-            if len(readers) > 1 or self.heard <= 5:
+            if readers[0] is not self or self.heard <= 5:
                 super()._arrived(delivery)
 
     monkeypatch.setattr(follow, "StreamReader", Deaf)
-    monkeypatch.setattr(follow, "PATIENCE", 0.3)
+    monkeypatch.setattr(stall, "PATIENCE", 0.3)
+    monkeypatch.setattr(stall, "EVERY", 0.1)
+    return readers
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_broker_that_falls_silent_before_the_end_is_known_is_asked_anew(vhost, writer, deaf):
     writer.numbers(0, 50)
     async with following(vhost) as (log, _):
-        assert len(readers) == 2
+        assert len(deaf) > 1
         assert await everything(log, at(writer, 1)) == list(range(1, 50))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_broker_that_falls_silent_later_is_asked_anew_by_whoever_reads(vhost, writer, deaf):
+    """A bridge has no canary: nobody but the log itself can notice."""
+    async with following(vhost) as (_, follower):
+        writer.numbers(0, 50)
+        assert await follower.until(50) == list(range(50))
+        assert len(deaf) > 1
+        assert follower.losses == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_nobody_is_asked_anew_where_there_is_nothing_or_nobody_takes_it(vhost, writer, monkeypatch):
+    monkeypatch.setattr(stall, "PATIENCE", 0.3)
+    monkeypatch.setattr(stall, "EVERY", 0.1)
+    looks = []
+
+    def look(*given):
+        looks.append(given)
+        return stream.read_end(*given)
+
+    monkeypatch.setattr(follow, "read_end", look)
+    async with following(vhost) as (log, follower):
+        await until(lambda: len(looks) >= 4)
+        follower.wait = Deferred()
+        writer.numbers(0, 50)
+        await until(lambda: log.paused)
+        await task.deferLater(reactor, 1.0, lambda: None)
+        wait, follower.wait = follower.wait, None
+        wait.callback(None)
+        assert await follower.until(50) == list(range(50))
+        assert log.bus.reconnects == 0
 
 
 @pytest_twisted.ensureDeferred
@@ -383,18 +411,6 @@ async def test_a_follower_that_asks_to_wait_is_waited_for_in_bounded_memory(vhos
         wait, follower.wait = follower.wait, None
         wait.callback(None)
         assert await follower.until(1000) == list(range(1000))
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_reader_that_gives_nothing_can_be_given_up(vhost, writer):
-    async with following(vhost) as (log, follower):
-        writer.numbers(0, 3)
-        await follower.until(3)
-        log.reconnect("nothing comes")
-        await until(lambda: log.bus.reconnects == 1)
-        writer.numbers(3, 3)
-        assert await follower.until(6) == list(range(6))
-        assert follower.losses == []
 
 
 # Replays

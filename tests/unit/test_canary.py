@@ -22,9 +22,7 @@ class Bus:
         self.on_internal = None
         self.missing = self.trouble = ""
         self.paused = False
-        self.offset = 0
         self.ahead = 0
-        self.reconnects = []
         self.looks = []
         self.events, self.kept = [], []
 
@@ -50,7 +48,6 @@ class Bus:
 
     def deliver(self, events):
         if self.on_internal is not None:
-            self.offset += 1
             self.on_internal(events)
 
     def behind(self):
@@ -63,9 +60,6 @@ class Bus:
     def answer(self):
         while self.looks:
             self.looks.pop().callback(self.ahead)
-
-    def reconnect(self, reason):
-        self.reconnects.append(reason)
 
 
 class Life:
@@ -183,32 +177,6 @@ def test_followers_that_ask_to_wait_are_named(life):
     life.run(15)
     assert life.broken() == "log"
     assert "passed on" in life.canary.broken().reason
-    assert life.bus.reconnects == []
-
-
-def test_a_log_that_is_ahead_and_gives_nothing_is_read_over_another_connection(life):
-    life.run(10)
-    life.bus.broken = "log"
-    life.run(15)
-    assert 1 <= len(life.bus.reconnects) <= 2
-    assert "records ahead" in life.bus.reconnects[0]
-
-
-def test_a_log_that_is_ahead_and_is_being_read_is_left_alone(life):
-    life.run(10)
-    life.bus.broken = "log"
-    for _ in range(15):
-        life.bus.offset += 1
-        life.run(1)
-    assert life.broken() == "log"
-    assert life.bus.reconnects == []
-
-
-def test_a_worker_that_is_silent_is_no_reason_to_reconnect(life):
-    life.run(10)
-    life.bus.broken = "worker"
-    life.run(15)
-    assert life.bus.reconnects == []
 
 
 def test_other_peoples_canaries_prove_nothing(life):

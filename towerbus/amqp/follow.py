@@ -14,7 +14,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from towerbus.amqp.connection import Connection
-from towerbus.amqp.stream import PATIENCE, StreamReader, StreamSilent, read, read_end
+from towerbus.amqp.stall import StallWatch
+from towerbus.amqp.stream import StreamReader, read, read_end
 from towerbus.amqp.topology import exists
 from towerbus.log.following import Following, Move, Start
 from towerbus.log.sequence import Step, Stored
@@ -66,7 +67,7 @@ class Follow:
         self._settled: Callable[[], None] | None = settled
         self._reader: StreamReader | None = None
         self._turned: Deferred[Move] | None = None
-        self._late: Any = None
+        self._watch: StallWatch | None = None
 
     @property
     def paused(self) -> bool:
@@ -78,7 +79,7 @@ class Follow:
 
         Raises:
             StreamGone: The stream was deleted.
-            StreamSilent: What has to be there is not given.
+            StreamSilent: What is there is not given.
             ChannelClosed: The broker refuses, or the connection is gone.
         """
         try:
@@ -92,10 +93,6 @@ class Follow:
     def end(self) -> Deferred[Stored]:
         """Look up the last record of the log."""
         return Deferred.fromCoroutine(read_end(self._connection, self._stream, self._clock))
-
-    def give_up(self, reason: str) -> None:
-        """What comes here is not what is in the log: end."""
-        self._ended(Failure(StreamSilent(reason)))
 
     async def _until_there(self) -> None:
         while not await exists(self._connection, self._stream):
@@ -127,7 +124,7 @@ class Follow:
     async def _follow(self, start: Start) -> Start:
         """Read from an offset on; returns from where to read on with another consumer."""
         self._turned = Deferred()
-        self._expect(start)
+        self._watch = StallWatch(self._clock, start, end=self.end, paused=lambda: self.paused, stalled=self._ended)
         reader = self._reader = StreamReader(self._arrived, self._ended)
         try:
             await reader.open(self._connection, self._stream, start)
@@ -146,6 +143,8 @@ class Follow:
         return end.offset
 
     def _arrived(self, offset: int, body: bytes) -> Deferred[None] | None:
+        if self._watch is not None:
+            self._watch.heard(offset)
         move = self._following.take(offset, body)
         if move.diverged or move.reopen is not None:
             self._close()
@@ -155,29 +154,16 @@ class Follow:
         if self._settled is not None and self._following.settled:
             settled, self._settled = self._settled, None
             settled()
-        self._expect(None if self._settled is None else offset + 1)
         return self._act(move)
-
-    def _expect(self, start: Start | None) -> None:
-        """Wait from now on for what has to be there; None where nothing has to: then the canary watches."""
-        if self._late is not None:
-            self._late.cancel()
-        self._late = None if start is None else self._clock.callLater(PATIENCE, self._silent, start)
 
     def _ended(self, reason: Failure) -> None:
         if self._turned is not None and not self._turned.called:
             self._turned.errback(reason)
 
-    def _silent(self, start: Start) -> None:
-        self._late = None
-        if self.paused:
-            # It is us who read no more.
-            self._expect(start)
-            return
-        self._ended(Failure(StreamSilent(f"nothing is to be read from {start} on, which has to be there")))
-
     def _close(self) -> None:
-        self._expect(None)
+        if self._watch is not None:
+            self._watch.stop()
+            self._watch = None
         if self._reader is not None:
             self._reader.close()
             self._reader = None

@@ -172,11 +172,6 @@ class AmqpLog(MultiService):
             Deferred.fromCoroutine(self._look())
         return asked
 
-    def reconnect(self, reason: str) -> None:
-        """Read on with another connection: what comes over this one is not what is in the log."""
-        if self._follow is not None:
-            self._follow.give_up(reason)
-
     def startService(self) -> None:
         """Begin to follow the log."""
         self.catch_up.open()

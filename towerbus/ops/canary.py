@@ -26,8 +26,6 @@ from towerbus.topics import topic
 
 LOOKS = 4
 """How often in a period is looked."""
-STUCK = 5.0
-"""Seconds for which the log was ahead and nothing was read, after which it is read over another connection."""
 STILL = 2.5
 """Seconds without a look, at the least, after which something is wrong with this process."""
 _log = Logger()
@@ -64,15 +62,8 @@ class WatchedLog(Protocol):
     def paused(self) -> bool:
         """Whether those who get its records have asked to wait."""
 
-    @property
-    def offset(self) -> int:
-        """Up to where it was read."""
-
     def behind(self) -> Deferred[int]:
-        """How far the log's end is ahead of that."""
-
-    def reconnect(self, reason: str) -> None:
-        """Read it over another connection."""
+        """How far the log's end is ahead of what was read."""
 
 
 class Canary(Service):
@@ -112,7 +103,6 @@ class Canary(Service):
         self._told: Hop | None = None
         self._asked_at: float | None = None
         self._ahead: int | None = 0
-        self._read_up_to, self._read_at = -1, seconds()
 
     @property
     def age(self) -> float:
@@ -226,20 +216,13 @@ class Canary(Service):
 
     def _ask(self) -> None:
         """Look up how far the log is ahead; one look at a time."""
-        now = self._seconds()
-        if self._log.offset != self._read_up_to:
-            self._read_up_to, self._read_at = self._log.offset, now
         if self._asked_at is None and not self._log.trouble:
-            self._asked_at = now
+            self._asked_at = self._seconds()
             self._log.behind().addBoth(self._answered)
 
     def _answered(self, answer: int | Failure) -> None:
         self._asked_at = None
         self._ahead = None if isinstance(answer, Failure) else answer
-        silent = self._seconds() - self._read_at
-        if self._ahead and not self._log.paused and silent > STUCK and self.freshness.stale:
-            self._read_at = self._seconds()
-            self._log.reconnect(f"nothing was read for {silent:.0f} s, while the log is {self._ahead} records ahead")
 
 
 def _unexpected(failure: Failure) -> None:
