@@ -12,8 +12,9 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.threads import deferToThread
 
 from towerbus.amqp.connection import connect
-from towerbus.amqp.content import EVENTS, PERSISTENT
 from towerbus.amqp.errors import ChannelClosed, Unpublished
+from towerbus.amqp.names import PERSISTENT
+from towerbus.amqp.properties import EVENTS
 from towerbus.amqp.url import parse
 
 
@@ -183,12 +184,13 @@ async def test_an_answer_that_nobody_waits_for_any_more_is_no_error(vhost):
 @pytest_twisted.ensureDeferred
 async def test_properties_come_out_as_they_went_in(vhost):
     """So that a worker knows our own events by the first bytes; a message of many frames is in it, too."""
-    async with Opened(vhost) as channel:
+    opened = Opened(vhost)
+    async with opened as channel:
         await channel.declare_queue("q", {"x-queue-type": "quorum"})
         came = []
         await channel.limit(10)
         await channel.consume("q", came.append)
-        body = random.Random(1).randbytes(3 * channel.room + 7)
+        body = random.Random(1).randbytes(3 * opened.connection.frame_max + 7)
         await DeferredList(
             [channel.publish("", "q", body, EVENTS("one")), channel.publish("", "q", b"", EVENTS("two"))]
         )

@@ -14,8 +14,8 @@ from twisted.internet.task import deferLater
 from towerbus.amqp import stream as stream_module
 from towerbus.amqp.channel import Delivery
 from towerbus.amqp.connection import connect
-from towerbus.amqp.content import Received
 from towerbus.amqp.errors import ChannelClosed
+from towerbus.amqp.properties import Received
 from towerbus.amqp.stream import NotAStream, StreamGone, StreamReader, StreamSilent, offset_of, read, read_end
 from towerbus.amqp.url import parse
 

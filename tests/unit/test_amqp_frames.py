@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pika import BasicProperties, frame, spec
 
-from towerbus.amqp.content import UNREADABLE
 from towerbus.amqp.frames import Frames
+from towerbus.amqp.properties import UNREADABLE
 
 FRAME_MAX = 40
 short = st.text(max_size=20)

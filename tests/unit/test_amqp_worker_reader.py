@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from towerbus.amqp.channel import Delivery
-from towerbus.amqp.content import Received
+from towerbus.amqp.properties import Received
 from towerbus.amqp.worker.reader import PREFETCH, LogReader
 from towerbus.log.packing import pack
 from towerbus.log.record import Record

@@ -9,15 +9,17 @@ stream answers that by closing the connection).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pika import BasicProperties, exceptions
 from pika.channel import Channel as PikaChannel
 from twisted.internet.defer import Deferred, fail
 
-from towerbus.amqp.content import Stamped, frames, method
 from towerbus.amqp.errors import ChannelClosed, Unpublished
+from towerbus.amqp.names import OFFSET
+from towerbus.amqp.properties import Stamped
+from towerbus.amqp.publishing import content_frames, publish_method
 
 Deliver = Callable[["Delivery"], None]
 """Takes a delivery, at once; it must not raise."""
@@ -28,7 +30,9 @@ Consumers = dict[tuple[int, str], Deliver]
 Confirms = dict[int, Callable[[int, bool], None]]
 """Who takes a connection's confirms, by their channels' numbers: a tag, and whether all before it are confirmed."""
 
-_STREAM = "x-stream-offset"
+Send = Callable[[Sequence[bytes]], None]
+"""Sends frames of one connection together, and at once."""
+
 _numbers = itertools.count(1)
 
 
@@ -73,12 +77,16 @@ class Channel:
         channel: pika's, open.
         consumers: The connection's, where its own are put.
         confirms: The connection's, where it puts itself.
+        send: Sends frames together.
+        room: Bytes of a message's body in one frame, at the most.
     """
 
-    def __init__(self, channel: PikaChannel, consumers: Consumers, confirms: Confirms) -> None:
+    def __init__(self, channel: PikaChannel, consumers: Consumers, confirms: Confirms, send: Send, room: int) -> None:
         self._channel = channel
         self._consumers = consumers
         self._confirms = confirms
+        self._send = send
+        self._room = room
         self._pending: set[Deferred[Any]] = set()
         self._published = 0
         self._unconfirmed: dict[int, tuple[Deferred[None], str]] = {}
@@ -96,11 +104,6 @@ class Channel:
     def unconfirmed(self) -> int:
         """Messages that were published and not yet confirmed."""
         return len(self._unconfirmed)
-
-    @property
-    def room(self) -> int:
-        """Bytes of a message's body in one frame, at the most, as it was agreed with the broker."""
-        return int(self._channel.connection._body_max_length)  # noqa: SLF001
 
     async def declare_exchange(
         self, name: str, kind: str, arguments: Mapping[str, Any] | None = None, *, passive: bool = False
@@ -154,7 +157,7 @@ class Channel:
         Args:
             queue: The queue.
             deliver: Takes each delivery.
-            arguments: Such as `x-stream-offset`.
+            arguments: Such as `OFFSET`.
             cancelled: Called when the broker ends it: the queue was deleted, or its node went down.
         """
 
@@ -174,7 +177,7 @@ class Channel:
             consumer_tag=tag,
             arguments=dict(arguments or {}),
         )
-        if _STREAM not in (arguments or {}):
+        if OFFSET not in (arguments or {}):
             # pika cancels it before it closes the channel. The next in line of a queue with a single active consumer
             # would get what is new then, before it gets what this one gives back. A stream's gives nothing back, and
             # without the cancel RabbitMQ lists it for minutes after.
@@ -203,12 +206,13 @@ class Channel:
         """
         if self.error is not None:
             return fail(self.error)
+        if not self._channel.is_open:
+            return fail(ChannelClosed(0, "the channel is being closed"))
+        number = self._channel.channel_number
         try:
             # As pika's `basic_publish` does, which encodes everything anew each time.
-            self._channel._raise_if_not_open()  # noqa: SLF001
-            number, connection = self._channel.channel_number, self._channel.connection
-            begin = method(number, exchange, key, mandatory)
-            connection._output_marshaled_frames([begin, *frames(number, body, properties, self.room)])  # noqa: SLF001
+            begin = publish_method(number, exchange, key, mandatory)
+            self._send([begin, *content_frames(number, body, properties, self._room)])
         except exceptions.AMQPError as error:
             return fail(_error(error))
         self._published += 1

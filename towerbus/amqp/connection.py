@@ -25,6 +25,7 @@ from towerbus.amqp.channel import Channel, Confirms, Consumers, pass_over
 from towerbus.amqp.errors import ChannelClosed
 from towerbus.amqp.frames import Frames
 from towerbus.amqp.greeting import expect_amqp
+from towerbus.amqp.layout import OVERHEAD
 from towerbus.amqp.parameters import parameters
 from towerbus.amqp.silence import Silence
 from towerbus.amqp.url import Broker
@@ -102,7 +103,7 @@ class Connection(TwistedProtocolConnection):  # type: ignore[misc]
                 # Whoever wanted it was cancelled meanwhile.
                 channel.close()
             else:
-                made = Channel(channel, self._consumers, self._confirms)
+                made = Channel(channel, self._consumers, self._confirms, self._send, self.frame_max - OVERHEAD)
                 made.on_closed = self._broken if vital else None
                 opened.callback(made)
 

@@ -18,6 +18,8 @@ from twisted.internet.defer import TimeoutError as TimedOut
 from towerbus.amqp.channel import Channel, Delivery
 from towerbus.amqp.connection import Connection, connect
 from towerbus.amqp.errors import ACCESS_REFUSED, NOT_FOUND, ChannelClosed, Unpublished, trouble
+from towerbus.amqp.names import OFFSET
+from towerbus.amqp.stream import offset_of
 from towerbus.amqp.topology import DEAD, INTAKE, LOG, Limits, Names, mismatch
 from towerbus.amqp.url import Broker
 from towerbus.doctor import findings
@@ -191,20 +193,20 @@ class _Examination:
         at: Deferred[float] = Deferred()
 
         def take(delivery: Delivery) -> None:
-            place = int((delivery.properties.headers or {})["x-stream-offset"])
-            seen.append(place)
             channel.ack(delivery.tag)
-            if not at.called:
-                try:
-                    record = unpack(delivery.body, place)
-                except TowerbusError as error:
-                    at.errback(error)
-                    return
+            if at.called:
+                return
+            try:
+                seen.append(offset_of(delivery))
+                record = unpack(delivery.body, seen[-1])
+            except TowerbusError as error:
+                at.errback(error)
+            else:
                 if record.events:
                     at.callback(record.events[0].time)
 
         await channel.limit(100)
-        await channel.consume(self._names.log, take, arguments={"x-stream-offset": "first"})
+        await channel.consume(self._names.log, take, arguments={OFFSET: "first"})
         at.addTimeout(SECONDS / 2, self._reactor)
         try:
             time_ = await at

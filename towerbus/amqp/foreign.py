@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 
 from towerbus.amqp.channel import Channel
 from towerbus.amqp.connection import Connection
-from towerbus.amqp.content import PERSISTENT
+from towerbus.amqp.names import PERSISTENT
 from towerbus.amqp.service import ENDING, AmqpService, State
 from towerbus.amqp.url import Broker
 

@@ -4,9 +4,7 @@ A delivery costs a fraction so: pika copies for each frame all that it has not r
 message, and looks for callbacks by name. And where it can't decode a message's properties (a time in the headers that
 no clock has, tables nested too deep) it ends the connection; the message is then delivered again, so whoever may
 publish to a queue could stop for ever whoever reads it. Here such properties are replaced by one header, `UNREADABLE`
-(content.py), that holds their bytes.
-
-The layout is that of the AMQP 0-9-1 specification, sections 2.3.5 and 4.2.
+(properties.py), that holds their bytes.
 """
 
 from __future__ import annotations
@@ -17,7 +15,8 @@ from collections.abc import Callable
 from pika import BasicProperties
 
 from towerbus.amqp.channel import Confirms, Consumers, Delivery
-from towerbus.amqp.content import BODY, FRAME_END, HEADER, METHOD, Received, content, head
+from towerbus.amqp.layout import BODY, FRAME_END, HEADER, METHOD, OVERHEAD, content_head, frame_head
+from towerbus.amqp.properties import Received
 
 _DELIVER = b"\x00\x3c\x00\x3c"
 """Class 60, method 60."""
@@ -69,12 +68,12 @@ class Frames:
         if self._rest:
             data = self._rest + data
         begin, end = 0, len(data)
-        while end - begin >= head.size:
-            kind, number, size = head.unpack_from(data, begin)
-            after = begin + head.size + size + 1
+        while end - begin >= frame_head.size:
+            kind, number, size = frame_head.unpack_from(data, begin)
+            after = begin + OVERHEAD + size
             if after > end:
                 break
-            if data[after - 1] == FRAME_END and self._take(kind, number, data, begin + head.size, after - 1):
+            if data[after - 1] == FRAME_END and self._take(kind, number, data, begin + frame_head.size, after - 1):
                 self.taken += after - begin
             else:
                 self._other(data[begin:after])
@@ -96,8 +95,8 @@ class Frames:
         if begun is None:
             return False
         if kind == HEADER:
-            _, _, begun.missing = content.unpack_from(data, begin)
-            begun.properties = Received(data[begin + content.size : end])
+            _, _, begun.missing = content_head.unpack_from(data, begin)
+            begun.properties = Received(data[begin + content_head.size : end])
         elif kind == BODY:
             begun.parts.append(data[begin:end])
             begun.missing -= end - begin

@@ -21,8 +21,8 @@ from zope.interface import implementer
 
 from towerbus.amqp.channel import Channel
 from towerbus.amqp.connection import Connection, tls_options
-from towerbus.amqp.content import EVENTS
 from towerbus.amqp.errors import Unpublished
+from towerbus.amqp.properties import EVENTS
 from towerbus.amqp.service import AmqpService, State
 from towerbus.amqp.topology import INTAKE, Names, check_intake
 from towerbus.amqp.url import Broker

@@ -6,6 +6,10 @@ from typing import Any, NamedTuple
 
 INTAKE, LOG, DEAD = "intake", "log", "dead"
 """Routing keys of the direct exchange."""
+PERSISTENT = 2
+"""The delivery mode of a message that is to outlive the broker."""
+OFFSET = "x-stream-offset"
+"""The header that a stream's deliveries have; also the argument that says where a consumer begins."""
 
 
 class Names(NamedTuple):

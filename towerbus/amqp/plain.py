@@ -15,7 +15,7 @@ from pika.channel import Channel
 
 from towerbus.amqp.errors import ChannelClosed, Unpublished
 from towerbus.amqp.greeting import expect_amqp
-from towerbus.amqp.names import INTAKE, Names
+from towerbus.amqp.names import INTAKE, PERSISTENT, Names
 from towerbus.amqp.parameters import parameters
 from towerbus.amqp.silence import Silence
 from towerbus.amqp.url import Broker
@@ -28,7 +28,6 @@ LINGER = 1.0
 """Seconds that the broker gets to take part in an end of ours."""
 STALLED = 5.0
 """Seconds without an answer to a message, after which the connection is given up: a new one may do better."""
-PERSISTENT = 2
 REFUSED = "refused by the broker: a queue is full, or can't take it now"
 
 
@@ -97,7 +96,7 @@ class Session:
         """
         self._returned = ""
         self._limit(STALLED, self._stalled)
-        properties = BasicProperties(content_type=PACKED, delivery_mode=PERSISTENT, message_id=id_)
+        properties = events_properties(id_)
         try:
             assert self._channel is not None  # noqa: S101 - it is established
             self._channel.basic_publish(self._names.direct, INTAKE, body, properties, mandatory=True)
@@ -224,3 +223,12 @@ def tls_options(broker: Broker) -> SSLOptions:
     except (OSError, ValueError) as error:
         raise ConfigError(f"cacertfile, certfile or keyfile is not a PEM file that can be used: {error}") from error
     return SSLOptions(context, server_hostname=broker.host)
+
+
+def events_properties(id_: str) -> BasicProperties:
+    """The properties of a message of packed events: the worker knows them by their bytes (`properties.EVENTS`).
+
+    Args:
+        id_: The message's id.
+    """
+    return BasicProperties(content_type=PACKED, delivery_mode=PERSISTENT, message_id=id_)

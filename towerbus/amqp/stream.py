@@ -18,7 +18,8 @@ from twisted.python.failure import Failure
 
 from towerbus.amqp.channel import Channel, Delivery
 from towerbus.amqp.connection import Connection
-from towerbus.amqp.content import Received
+from towerbus.amqp.names import OFFSET
+from towerbus.amqp.properties import Received
 from towerbus.amqp.tables import long_header
 from towerbus.errors import TowerbusError
 from towerbus.log.sequence import Stored
@@ -29,9 +30,7 @@ PREFETCH = 200
 PATIENCE = 5.0
 """Seconds for a record that has to be there."""
 
-_OFFSET = "x-stream-offset"
-"""The header that a stream's deliveries have; also the argument that says where a consumer begins."""
-_NAME = _OFFSET.encode()
+_NAME = OFFSET.encode()
 
 Offset = int | Literal["first", "last", "next"]
 Deliver = Callable[[int, bytes], Deferred[None] | None]
@@ -93,7 +92,7 @@ class StreamReader:
         self._channel = channel
         channel.on_closed = self._end
         await channel.limit(self._prefetch)
-        await channel.consume(stream, self._arrived, arguments={_OFFSET: offset}, cancelled=self._cancelled)
+        await channel.consume(stream, self._arrived, arguments={OFFSET: offset}, cancelled=self._cancelled)
 
     async def settle(self) -> None:
         """Wait until all is here that the broker had in hand for us when it sent the last record that came.

@@ -12,7 +12,7 @@ from typing import Any
 from pika import BasicProperties
 
 from towerbus.amqp.channel import Delivery
-from towerbus.amqp.content import PERSISTENT
+from towerbus.amqp.names import PERSISTENT
 
 REASON = "towerbus-reason"
 ROUTING_KEY = "towerbus-routing-key"

@@ -17,6 +17,7 @@ from twisted.logger import Logger
 
 from towerbus.amqp.channel import Channel, Delivery
 from towerbus.amqp.connection import Connection
+from towerbus.amqp.names import OFFSET
 from towerbus.amqp.stream import offset_of
 from towerbus.amqp.worker.ends import LogDeleted, LogSilent
 from towerbus.log.packing import NotARecord, unpack
@@ -144,7 +145,7 @@ class LogReader:
         try:
             await channel.limit(1)
             await channel.consume(
-                self._queue, lambda delivery: found.append(offset_of(delivery)), arguments={"x-stream-offset": "last"}
+                self._queue, lambda delivery: found.append(offset_of(delivery)), arguments={OFFSET: "last"}
             )
             while not found and looks < LOOKS:
                 count, _ = await channel.declare_queue(self._queue, passive=True)
@@ -169,7 +170,7 @@ class LogReader:
             if channel is self._channel:
                 self._take(delivery)
 
-        await channel.consume(self._queue, take, arguments={"x-stream-offset": start}, cancelled=self._was_cancelled)
+        await channel.consume(self._queue, take, arguments={OFFSET: start}, cancelled=self._was_cancelled)
         if end < 0 or self._reached.called:
             return
         self._late = self._reactor.callLater(SILENT, self._silent)

@@ -18,8 +18,8 @@ from twisted.python.failure import Failure
 
 from towerbus.amqp.channel import Delivery
 from towerbus.amqp.connection import Connection
-from towerbus.amqp.content import EVENTS, UNREADABLE
 from towerbus.amqp.errors import Unpublished
+from towerbus.amqp.properties import EVENTS, UNREADABLE
 from towerbus.amqp.topology import Limits, Names, declare
 from towerbus.amqp.worker.acks import Acks
 from towerbus.amqp.worker.ends import Finished, IntakeDeleted, Lighter, Stalled, Superseded, TooHeavy

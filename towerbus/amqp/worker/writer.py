@@ -15,7 +15,8 @@ from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.logger import Logger
 
 from towerbus.amqp.channel import Channel
-from towerbus.amqp.content import PERSISTENT, Stamp
+from towerbus.amqp.names import PERSISTENT
+from towerbus.amqp.properties import Stamp
 from towerbus.amqp.topology import DEAD, INTAKE, LOG, Names
 from towerbus.amqp.worker import dead
 from towerbus.amqp.worker.reader import LogReader

@@ -1,37 +1,23 @@
-"""A message's content on the wire: what is the same in each is encoded once, and what nobody asks for is not decoded.
+"""A message's properties: what is the same in each is encoded once, and what nobody asks for is not decoded.
 
-pika encodes the method and the properties of each message anew, piece by piece, and decodes all properties of each
-delivery. What is encoded and decoded here, its own code encodes and decodes.
-
-The layout is that of the AMQP 0-9-1 specification, sections 2.3.5 and 4.2.
+pika encodes all properties of each message anew, piece by piece, and decodes all of each delivery. What is encoded and
+decoded here, its own code encodes and decodes.
 """
 
 from __future__ import annotations
 
 import struct
-from functools import lru_cache
 from typing import Any
 
-from pika import BasicProperties, data, frame, spec
+from pika import BasicProperties, data
 from twisted.logger import Logger
 
+from towerbus.amqp.names import PERSISTENT
 from towerbus.intake.messages import PACKED
 
-PERSISTENT = 2
 UNREADABLE = "towerbus-unreadable-properties"
 """Header of a delivery whose properties could not be decoded; it holds their bytes, and stands alone."""
-
-METHOD, HEADER, BODY = 1, 2, 3
-"""Kinds of frames."""
-FRAME_END = 0xCE
-head = struct.Struct(">BHL")
-"""What a frame begins with: its kind, its channel's number, and its payload's size."""
-content = struct.Struct(">HHQ")
-"""What a header begins with: its class, nothing, and the body's size."""
-_BASIC = 60
-_END = bytes([FRAME_END])
-_METHODS = 256
-"""Methods that are remembered, at the most: who chooses his keys one by one must not fill the memory."""
+_FIELDS = frozenset(vars(BasicProperties()))
 _time = struct.Struct(">Q")
 
 _log = Logger()
@@ -44,13 +30,15 @@ class Received(BasicProperties):  # type: ignore[misc]
         encoded: Their bytes.
     """
 
+    __slots__ = ("encoded",)
+
     def __init__(self, encoded: bytes) -> None:
         # Not pika's: what that sets is what is not known yet.
         self.encoded = encoded
 
     def __getattr__(self, name: str) -> Any:
         """Decode all of them: one that is not there yet was asked for."""
-        if "headers" in vars(self):
+        if name not in _FIELDS:
             raise AttributeError(name)
         super().__init__()
         try:
@@ -117,43 +105,3 @@ def _begin(content_type: str, timestamp: int | None) -> bytes:
 
 EVENTS = Stamp(PACKED)
 """Properties of the messages that our emitters put in the intake."""
-
-
-def frames(number: int, body: bytes, properties: BasicProperties | Stamped, room: int) -> list[bytes]:
-    """The frames of a message behind its method.
-
-    Args:
-        number: The channel's.
-        body: The bytes.
-        properties: The properties.
-        room: Bytes of the body in one frame, at the most.
-
-    Raises:
-        AMQPError: A text is too long.
-    """
-    size, encoded = len(body), b"".join(properties.encode())
-    begin = head.pack(HEADER, number, content.size + len(encoded)) + content.pack(_BASIC, 0, size)
-    made = [b"".join((begin, encoded, _END))]
-    for at in range(0, size, room):
-        part = body[at : at + room]
-        made.append(b"".join((head.pack(BODY, number, len(part)), part, _END)))
-    return made
-
-
-@lru_cache(_METHODS)
-def method(number: int, exchange: str, key: str, mandatory: bool) -> bytes:  # noqa: FBT001
-    """The frame that begins a message.
-
-    Args:
-        number: The channel's.
-        exchange: The exchange.
-        key: The routing key.
-        mandatory: Whether a message that reaches no queue comes back.
-
-    Raises:
-        AMQPError: A text is too long.
-    """
-    made: bytes = frame.Method(
-        number, spec.Basic.Publish(exchange=exchange, routing_key=key, mandatory=mandatory)
-    ).marshal()
-    return made
