@@ -30,6 +30,7 @@ quick: servers $(VENV)/made-test ## the tests, against the working tree
 long: servers $(VENV)/made-test ## the tests that take minutes: bridges, systemd, nginx, make dev, the load generators
 	$(BIN)/pytest -q -m long tests $(OPTIONS)
 
+# Faulthandler would dump all stacks of a test that takes two minutes, which is usual here: it reads running threads, and may crash.
 soak: servers $(VENV)/made-test ## minutes of load while everything is killed and cut; every event is accounted for
 	$(BIN)/pytest -q -s -m soak -o faulthandler_timeout=0 tests/soak $(OPTIONS)
 

@@ -181,3 +181,11 @@ def test_which_rules_are_about_a_group_is_remembered_within_bounds_and_forgotten
     assert access.verdict(ADA, topic("jobs", "x")) is Verdict.ALLOWED
     access.become(AccessRules([Rule(groups=("jobs",), who=Who.NOBODY)]))
     assert access.verdict(ADA, topic("jobs", "x")) is Verdict.DENIED
+
+
+def test_topics_are_judged_together_as_each_alone():
+    access = AccessRules(ask=True)
+    topics = {topic("jobs", "x"), topic("control", "limit_reached_8"), topic("job_events", 1), topic("unknown", "x")}
+    judged = access.judged(ADA, topics)
+    assert judged.allowed == {each for each in topics if access.verdict(ADA, each) is Verdict.ALLOWED} != set()
+    assert judged.ask == {each for each in topics if access.verdict(ADA, each) is Verdict.ASK} != set()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from towerbus.access import AccessRules, Grants, Identity
+from towerbus.access import AccessRules, Grants, Identity, Rule, Who
 from towerbus.dialects.tower import TowerDialect
 from towerbus.interest import NOTHING
 from towerbus.positions import Position
@@ -65,9 +65,9 @@ class Wire:
         return log
 
 
-def session(*, identity=None, ask=False, csrf=False, open_=True):
+def session(*, identity=None, ask=False, rules=None, csrf=False, open_=True):
     wire = Wire()
-    made = Session(wire, TowerDialect(), AccessRules(ask=ask))
+    made = Session(wire, TowerDialect(), rules or AccessRules(ask=ask))
     if open_:
         made.authenticated(identity or Identity(7, "ada"), csrf=csrf)
         assert wire.new() == [{"accept": True, "user": 7}]
@@ -287,6 +287,33 @@ def test_the_application_is_asked_and_later_messages_wait():
         reply(both, [], both),
         reply([], both),
     ]
+
+
+def test_rules_that_change_while_the_application_is_asked_have_the_last_word():
+    """Whoever may not see a topic by now does not, though the application has said yes to it."""
+    rules = AccessRules([Rule(groups=("*",), who=Who.ASK)], ask=True)
+    made, wire = session(rules=rules)
+    say(made, {"groups": {"closed": ["x"], "asked": ["x", "y"], "open": ["x"]}})
+    wire.new()
+    rules.become(
+        AccessRules(
+            [
+                Rule(groups=("closed",), who=Who.NOBODY),
+                Rule(groups=("open",), who=Who.EVERYONE),
+                Rule(groups=("*",), who=Who.ASK),
+            ],
+            ask=True,
+        )
+    )
+    made.reconsider()
+    made.answered(frozenset({Topic("closed", "x"), Topic("asked", "x")}))
+    seen = ["asked-x", "open-x"]
+    assert wire.new() == [
+        {"error": "access denied to channel asked for resource id y"},
+        {"error": "access denied to channel closed for resource id x"},
+        reply(seen, [], seen),
+    ]
+    assert wire.heard == {Topic("asked", "x"), Topic("open", "x")}
 
 
 def test_an_answer_for_a_session_that_is_gone_is_nothing():

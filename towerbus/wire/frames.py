@@ -26,7 +26,9 @@ def text_frame(payload: bytes, *, deflated: bool = False) -> bytes:
 
 
 def whole_text(data: bytes, most: int) -> bytes | None:
-    """The text of a message, where that is all that has come, in one masked frame: what a browser's `send` does.
+    """The text of a message, where that is all that has come, in one masked frame.
+
+    That is what a browser's `send` makes, unless compression was agreed on.
 
     Args:
         data: What has come, from the beginning of a frame on.

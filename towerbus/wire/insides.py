@@ -2,9 +2,9 @@
 
 Autobahn copies and pretty-prints 29 settings for every connection, keeps the whole handshake for the life of it and
 formats log lines that nobody reads: 9.4 KB and 315 us for each client. `LeanProtocol` has its settings and first states
-on the class and forgets what it no longer needs: under 4 KB and 200 us. What most messages look like it knows by a look
-(docs/decisions/0009). It was written against Autobahn 26.10;
-tests/wire runs the protocol's conformance cases against it.
+on the class and forgets what it no longer needs: under 4 KB and 200 us. A message that comes whole in one frame it
+knows by a look (docs/decisions/0009). It was written against Autobahn 26.10; tests/wire runs the protocol's conformance
+cases against it.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class LeanProtocol(WebSocketServerProtocol):  # type: ignore[misc]
     def dataReceived(self, data: bytes) -> None:
         """Take bytes from the client, and forget what the bytes before have left."""
         if self._is_between_frames:
-            # Nearly all that clients send (docs/decisions/0009).
+            # Nearly all that clients send uncompressed (docs/decisions/0009).
             if (text := whole_text(data, self.maxMessagePayloadSize)) is not None:
                 self.onMessage(text, False)
                 return
