@@ -76,12 +76,23 @@ class Judged(NamedTuple):
     """What became of a goal.
 
     Attributes:
-        text: In words.
+        server: Which of ours.
+        figure: What it is about.
+        found: What it is, in words.
+        most: What it may be, in words.
         met: Whether it is met.
     """
 
-    text: str
+    server: str
+    figure: str
+    found: str
+    most: str
     met: bool
+
+    @property
+    def text(self) -> str:
+        """All of it but whether it is met."""
+        return f"{self.server}: {self.figure} {self.found}, at most {self.most}"
 
     def __str__(self) -> str:
         return f"{'met   ' if self.met else 'MISSED'} {self.text}"
@@ -95,16 +106,20 @@ def judged(rounds: Rounds) -> list[Judged]:
 def _judged(rounds: Rounds) -> Iterator[Judged]:
     for goal in GOALS:
         for server in goal.servers:
-            what = f"{server}: {goal.figure}"
             values = series(rounds, server, goal.figure)
             times = ratio(rounds, server, goal.peer, goal.figure) if goal.peer else None
             if not values or (goal.peer and times is None):
                 continue
+            most = _part(goal.most) if goal.peer else f"{goal.most:g}"
             if median(values) <= 0:
-                yield Judged(f"{what} {median(values):.2f}: too few clients to measure it", met=False)
+                few = f"{median(values):.2f} (too few clients to measure it)"
+                yield Judged(server, goal.figure, few, most, met=False)
             elif times is None:
-                yield Judged(f"{what} {median(values):.2f}, at most {goal.most:g}", median(values) <= goal.most)
+                yield Judged(server, goal.figure, f"{median(values):.2f}", most, median(values) <= goal.most)
             else:
-                most = f"1/{1 / goal.most:.3g}" if goal.most < 1 else f"{goal.most:g}"
-                said = f"{what} {times:.3f} of {goal.peer}'s (1/{1 / max(times, 1e-9):.2f}), at most {most}"
-                yield Judged(said, times <= goal.most)
+                yield Judged(server, goal.figure, f"{_part(times)} of {goal.peer}'s", most, times <= goal.most)
+
+
+def _part(times: float) -> str:
+    """A multiple of something, for a person: below 1 it is a part."""
+    return f"1/{1 / times:.3g}" if times < 1 else f"{times:.3g}"

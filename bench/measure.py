@@ -25,8 +25,13 @@ PACE = 200
 """Events a second where the time from emit to receipt is measured."""
 PACED = 400
 """How many of these."""
-TURNS = 4
+TURNS = 2
 """How often the servers take turns in each kind of load: what else the machine does meanwhile is the same for all."""
+WARM = 2
+"""Before each turn comes one so-manieth of it that does not count: the turns of others have emptied the caches, and how
+soon they fill again is no matter of these loads (`pace` has it)."""
+BATCHES = 5
+"""So many times is looked what some connections cost: one look is off by a third."""
 BESIDE, WITHIN = "_beside_", "_within_"
 """Stand in the names of figures: of processes that take part and don't count, and of single ones of those that do."""
 FAULTS = ("lost", "repeated", "disordered", "damaged", "strays", "gone", "refused")
@@ -96,16 +101,25 @@ def alone(peer: Peer, load: Load) -> Figures:
             figures.faults.extend(_faults(answer, f"{PACE} a second"))
             figures.values |= {"paced_p50_ms": answer["p50_ms"], "paced_p99_ms": answer["p99_ms"]}
             time.sleep(REST)
-        cpu, kb = running.cpu_seconds(), running.kb()
-        generator.connect(FIRST_CLIENTS + load.idle)
+        kb = running.kb()
+        shaken, subscribed = [], []
+        for number in range(1, BATCHES + 1):
+            clients = FIRST_CLIENTS + load.idle * number // BATCHES
+            shaken.append(_cost(running, lambda clients=clients: generator.connect(clients)))
+            subscribed.append(_cost(running, lambda clients=clients: generator.subscribe(clients)))
+        figures.values["handshake_us"] = median(shaken) / load.idle * BATCHES * 1e6
+        figures.values["subscribe_us"] = median(subscribed) / load.idle * BATCHES * 1e6
         time.sleep(REST)
-        shaken = running.cpu_seconds()
-        generator.subscribe(FIRST_CLIENTS + load.idle)
-        time.sleep(REST)
-        figures.values["handshake_us"] = (shaken - cpu) / load.idle * 1e6
-        figures.values["subscribe_us"] = (running.cpu_seconds() - shaken) / load.idle * 1e6
         figures.values["idle_kb"] = (running.kb() - kb) / load.idle
     return figures
+
+
+def _cost(running: Running, do: Callable[[], None]) -> float:
+    """Seconds of the server's CPU for something, with what it puts off."""
+    before = running.cpu_seconds()
+    do()
+    time.sleep(REST / 2)
+    return running.cpu_seconds() - before
 
 
 class Contest:
@@ -147,16 +161,18 @@ class Contest:
         self.attempt(name, lambda name: self._measure(name, command))
 
     def run(self, name: str, burst: int) -> None:
-        """Take a turn with events one by one, or in bursts."""
+        """Take a turn with events one by one, or in bursts, warm from some that do not count."""
         # Bursts have three times as many events, where that does not take minutes.
         events = self.events * 3 if burst > 1 and self.events > 50 else self.events
-        self.turn(name, f"run {burst} {max(1, events // TURNS // burst) * burst}")
+        bursts = max(1, events // TURNS // burst)
+        self.attempt(name, lambda name: self.ask(f"run {burst} {max(1, bursts // WARM) * burst}", f"{name}, warm-up"))
+        self.turn(name, f"run {burst} {bursts * burst}")
 
     def figures(self) -> Figures:
         """What it came to: the medians of its turns."""
         return Figures({name: median(values) for name, values in self._turns.items()}, self.faults)
 
-    def attempt(self, name: str, measure: Callable[[str], None]) -> None:
+    def attempt(self, name: str, measure: Callable[[str], object]) -> None:
         """Have something measured; nothing any more after a fault.
 
         Args:

@@ -118,6 +118,12 @@ def compare(options: argparse.Namespace) -> bool:
             print(error, file=sys.stderr)
             return False
     names, kinds = installed(options.peers), [KINDS[name] for name in options.load]
+    for name in names:
+        if not any(PEERS[name].bears(kind.name) for kind in kinds):
+            print(f"skipped: {PEERS[name].title} takes no part in {', '.join(options.load)}", file=sys.stderr)
+    if not any(PEERS[name].bears(kind.name) for name in names for kind in kinds):
+        print("there is nothing to measure: none of these servers takes part in any of these loads", file=sys.stderr)
+        return False
     for number in range(options.rounds):
         for kind in kinds:
             started = time.monotonic()

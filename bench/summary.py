@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
-from goals import judged
+from goals import Judged, judged
 from measure import WITHIN, Figures
 from peers import PEERS
 from report import DURABLE, OURS, Rounds, ratio, series
@@ -39,7 +39,8 @@ OTHERS = (
 
 
 def summary(rounds: Rounds) -> str:
-    """Both tables, and the goals."""
+    """The tables: costs, others, and the goals that are missed."""
+    goals = judged(rounds)
     costs = [title for _, title in COSTS]
     others = [title for _, title, _ in OTHERS]
     return "\n".join(
@@ -48,7 +49,9 @@ def summary(rounds: Rounds) -> str:
             "",
             *_table(["server", *others], _others(rounds)),
             "",
-            *(f"- {each}" for each in judged(rounds)),
+            f"{sum(each.met for each in goals)} of {len(goals)} goals are met. The others:",
+            "",
+            *_table(["server", "figure", "is", "at most"], _missed(goals)),
         ]
     )
 
@@ -78,6 +81,12 @@ def _others(rounds: Rounds) -> Iterator[list[str]]:
     for name, peer in PEERS.items():
         found = [(series(rounds, name, figure), digits) for figure, _, digits in OTHERS]
         yield [peer.title, *(_shown(median(values), digits) if values else "" for values, digits in found)]
+
+
+def _missed(goals: Sequence[Judged]) -> Iterator[list[str]]:
+    for each in goals:
+        if not each.met:
+            yield [each.server, each.figure, each.found, each.most]
 
 
 def _us(value: float) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from support.certificates import Certificates
 from support.proxy_lies import LyingProxy
+from support.proxy_links import TO_CLIENT
 from support.running import environment, finish, running_towerbus, start, wait_for
 from support.server import running_server
 from support.worker import running_worker
@@ -60,10 +62,13 @@ def test_every_delivery_is_counted(bus, dialect, words, deliveries):
     assert figures["dialect"] == dialect
 
 
-@pytest.mark.parametrize("words", [V1, ["--load", "slow", "--slow", "2", "--rate", "200"], ["--load", "storm"]])
+@pytest.mark.parametrize(
+    "words",
+    [V1, ["--load", "slow", "--slow", "2", "--rate", "200", "--seconds", "1"], ["--load", "storm", "--seconds", "1"]],
+)
 def test_compressed_deliveries_are_counted_too(tmp_path, words):
     with running_towerbus(tmp_path, "--compression", "on") as bus:
-        figures = measured(bus, "--compression", "--clients", "40", "--size", "600", "--seconds", "1", *words)
+        figures = measured(bus, "--compression", "--clients", "40", "--size", "600", *words)
         assert figures["true"] is True
         assert figures["compression"] is True
         assert figures["deliveries"] >= 40
@@ -129,7 +134,9 @@ def test_slow_clients_are_closed_and_have_got_what_was_promised(bus, dialect, wh
 
 
 def test_what_it_costs_is_measured_where_the_server_is_here(bus):
-    figures = measured(bus, "--clients", "100", "--events", "50", "--pid", f"broker={os.getpid()}")
+    with subprocess.Popen(["sleep", "60"]) as broker:
+        figures = measured(bus, "--clients", "100", "--events", "50", "--pid", f"broker={broker.pid}")
+        broker.kill()
     parts = {part["name"]: part for part in figures["parts"]}
     assert parts["server"]["pids"] == [bus.process.pid]
     assert figures["cpu_us"] == parts["server"]["cpu_us"] > 0
@@ -194,11 +201,84 @@ def test_a_position_that_others_were_not_told_is_found(bus):
     assert "position" in figures["examples"][0]
 
 
+@pytest.mark.parametrize(
+    ("lie", "begins", "words", "found"),
+    [
+        ("invent_another_runs", b'{"run":', [], {"stray": 1}),
+        ("greet_again", b'{"run":', [], {"stray": 1}),
+        ("tell_a_position", b'{"group":', V1, {"stray": 1}),
+        ("change_a_key", b'{"group":', V1, {"stray": 1, "lost": 1}),
+    ],
+)
+def test_what_looks_like_the_truth_is_named(bus, lie, begins, words, found):
+    with LyingProxy(bus.ws_url, lie, begins) as proxy:
+        words = ["--clients", "6", "--rate", "100", "--events", "40", "--warm-up", "0", *words]
+        figures = measured(bus, *words, url=proxy.url, code=1)
+        assert proxy.told == 1
+    assert {name: number for name, number in figures["untruths"].items() if number} == found
+
+
+STORM = ["--load", "storm", "--clients", "10", "--rate", "40", "--events", "60", "--warm-up", "0", "--patience", "2"]
+
+
+def test_those_who_do_not_get_in_again_have_lost_what_they_missed(bus):
+    with LyingProxy(bus.ws_url, "shut", b'{"group":') as proxy:
+        figures = measured(bus, *STORM, url=proxy.url, code=1)
+    assert figures["untruths"]["dropped"] == 10
+    assert figures["untruths"]["lost"] + figures["deliveries"] == 600
+    assert "client 0 was cut, and did not get in again" in str(figures["examples"])
+
+
+def test_a_refusal_for_a_while_is_no_end_for_those_who_come_back(bus):
+    with LyingProxy(bus.ws_url, "shut_for_a_while", b'{"group":') as proxy:
+        figures = measured(bus, *STORM, "--patience", "10", url=proxy.url)
+    assert figures["counts"]["tried again"] > 0
+    assert figures["deliveries"] == 600
+
+
+ALL_SLOW = [
+    "--load",
+    "slow",
+    "--clients",
+    "6",
+    "--slow",
+    "6",
+    "--slow-rate",
+    "200000",
+    "--rate",
+    "20",
+    "--events",
+    "40",
+]
+
+
+@pytest.mark.parametrize(("lie", "found"), [("cut", {"dropped": 1}), ("drop_and_close", {"dropped": 1, "lost": 1})])
+def test_a_slow_client_is_excused_only_where_it_is_behind_and_for_what_comes_later(bus, lie, found):
+    with LyingProxy(bus.ws_url, lie) as proxy:
+        figures = measured(bus, *ALL_SLOW, "--warm-up", "0", "--patience", "2", url=proxy.url, code=1)
+    assert {name: number for name, number in figures["untruths"].items() if number} == found
+
+
+def test_a_slow_client_that_is_back_before_the_end_has_everything(bus):
+    with LyingProxy(bus.ws_url, "starve_and_close", b'{"group":') as proxy:
+        figures = measured(bus, *ALL_SLOW, *V1, "--warm-up", "0", url=proxy.url)
+        assert proxy.told == 1
+    assert figures["counts"]["closed slow"] == 1
+    assert figures["deliveries"] == 240
+
+
+def test_a_failure_while_events_go_out_by_the_clock_is_said(bus):
+    with LyingProxy(bus.ws_url, "dismiss") as proxy:
+        words = ["--clients", "6", "--rate", "50", "--events", "100", "--http", bus.http_url]
+        assert "is the token right" in run("--url", proxy.url, *words, code=1).stderr
+
+
 def test_one_in_flight_ends_when_the_event_does_not_come(bus):
     with LyingProxy(bus.ws_url, "drop") as proxy:
         figures = measured(bus, "--clients", "3", "--events", "50", "--patience", "1", url=proxy.url, code=1)
     assert figures["untruths"]["lost"] == 1
     assert figures["events"] < 50
+    assert figures["bench"]["busy"] < 0.9, "waiting is no work"
 
 
 def test_clients_come_from_the_addresses_that_are_given(bus):
@@ -209,26 +289,48 @@ def test_clients_come_from_the_addresses_that_are_given(bus):
         assert proxy.peers == {"127.0.0.2", "127.0.0.3"}
 
 
-def test_over_tls(tmp_path):
+@pytest.fixture
+def secured(tmp_path):
+    """A server that speaks TLS only: its WebSocket's URL, the port of its HTTP listener, and options for both."""
     certificates = Certificates(tmp_path / "certificates")
     key, chain = certificates.issue("localhost")
     options = [f"ssl:0:interface=127.0.0.1:privateKey={key}:certKey={chain}"] * 2
-    with running_towerbus(tmp_path, "--listen", options[0], "--http", options[1]) as secured:
-        port = secured.ws_url.partition("?")[0].rpartition(":")[2].partition("/")[0]
-        http = secured.http_url.rpartition(":")[2]
-        urls = [
-            "--url",
-            f"wss://localhost:{port}/websocket/",
-            "--http",
-            f"https://localhost:{http}",
-            "--token",
-            secured.token,
-        ]
-        words = [*urls, "--clients", "30", "--events", "40", "--burst", "8", "--json", "-"]
-        figures = json.loads(run(*words, "--ca", str(certificates.authority)).stdout)
-        assert (figures["tls"], figures["true"], figures["deliveries"]) == (True, True, 1200)
-        assert json.loads(run(*words, "--insecure", *V1).stdout)["deliveries"] == 1200
-        assert "--ca FILE" in run(*words, code=1).stderr
+    with running_towerbus(tmp_path, "--listen", options[0], "--http", options[1]) as running:
+        port = running.ws_url.partition("?")[0].rpartition(":")[2].partition("/")[0]
+        url = ["--url", f"wss://localhost:{port}/websocket/", "--token", running.token]
+        yield url, int(running.http_url.rpartition(":")[2]), str(certificates.authority)
+
+
+def test_over_tls(secured):
+    url, port, authority = secured
+    words = [
+        *url,
+        "--http",
+        f"https://localhost:{port}",
+        "--clients",
+        "30",
+        "--events",
+        "40",
+        "--burst",
+        "8",
+        "--json",
+        "-",
+    ]
+    figures = json.loads(run(*words, "--ca", authority).stdout)
+    assert (figures["tls"], figures["true"], figures["deliveries"]) == (True, True, 1200)
+    assert json.loads(run(*words, "--insecure", *V1).stdout)["deliveries"] == 1200
+    assert "--ca FILE" in run(*words, code=1).stderr
+
+
+def test_slow_readers_get_what_tls_holds_already(secured, blocking_proxy):
+    url, port, authority = secured
+    http = blocking_proxy(port)
+    # While the confirm is on its way a slow client reads a piece of the event: all of it is in TLS's hands then.
+    http.delay(1.0, TO_CLIENT)
+    words = ["--load", "slow", "--clients", "4", "--slow", "2", "--slow-rate", "1000", "--size", "3000"]
+    words += ["--rate", "3", "--events", "1", "--warm-up", "0", "--patience", "5", "--json", "-"]
+    figures = json.loads(run(*url, "--http", f"https://localhost:{http.port}", "--ca", authority, *words).stdout)
+    assert (figures["true"], figures["deliveries"]) == (True, 4)
 
 
 @pytest.mark.seconds(180)
@@ -263,17 +365,44 @@ def test_with_a_broker_in_the_path(vhost, broker, tmp_path):
         (["--clients", "70000", "--processes", "100", "--source", "127.0.0.1"], 1, "--source"),
         (["--source", "::1", "--clients", "2"], 1, "same kind"),
         (["--token", "a b"], 1, "copied whole"),
+        (["--source", "here"], 1, "got 'here'"),
+        (["--source", "192.0.2.1"], 1, "192.0.2.1 is not an address of this machine"),
+        (["--pid", "all=1"], 1, "has the bench itself in it"),
+        (["--rate", "nan"], 2, "not a finite number"),
+        (["--rate", "10", "--seconds", "inf"], 2, "not a finite number"),
+        (["--patience", "nan"], 2, "not a finite number"),
+        (["--rate", "1e9"], 2, "10,000,000,000 events are more than a run may have"),
+        (["--topics", "100000000"], 2, "--topics"),
+        (["--load", "tower-day", "--jobs", "100000000"], 2, "--jobs"),
+        (["--jobs", "3"], 2, "it is for tower-day"),
+        (["--load", "slow", "--busy", "3"], 2, "it is for idle"),
+        (["--seconds", "3"], 2, "give --rate"),
+        (["--events", "3", "--rate", "10", "--seconds", "3"], 2, "give one of them"),
+        (["--insecure"], 2, "wss:"),
+        (["--json", "/nonexistent/result.json"], 1, "--json: '/nonexistent/result.json' can't be written"),
+        (["--json", ""], 1, "--json: '' can't be written"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line_of_error(words, code, part):
     assert part in run(*words, code=code).stderr
 
 
+def test_more_topics_than_a_client_may_have_are_told_in_the_servers_words(bus):
+    words = ["--clients", "3", "--topics", "1001", "--each", "1001", "--http", bus.http_url, "--patience", "60"]
+    assert "refused: client 0: " in run("--url", bus.ws_url, *words, code=1).stderr
+
+
+def test_events_of_which_none_is_confirmed_are_no_untruth_but_a_run_that_cant_be_done(bus):
+    http = bus.http_url.replace("http:", "https:")
+    words = ["--url", bus.ws_url, "--clients", "3", "--insecure", "--http", http]
+    assert "--http: no event was ever confirmed" in run(*words, code=1).stderr
+
+
 def test_a_server_that_says_nothing_is_not_waited_for_for_ever(bus):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"ws://127.0.0.1:{silent.getsockname()[1]}/websocket/"
         done = run("--url", url, "--http", bus.http_url, "--clients", "5", "--patience", "0.5", code=1)
-    assert "still waiting for the server after 0.5 s" in done.stderr
+    assert "clients are still waiting for the server after 0.5 s without any progress" in done.stderr
 
 
 def test_what_is_refused_is_said(bus, tmp_path):
@@ -299,32 +428,41 @@ def test_what_is_refused_is_said(bus, tmp_path):
         assert "--subscribe" in said
 
 
-def test_ctrl_c_ends_it_and_its_processes(bus, tmp_path):
-    words = [
-        TOWERBUS,
-        "bench",
-        "--url",
-        bus.ws_url,
-        "--http",
-        bus.http_url,
-        "--clients",
-        "20",
-        "--rate",
-        "20",
-        "--seconds",
-        "60",
-    ]
-    benching = start([*words, "--processes", "2"], tmp_path)
+@pytest.fixture
+def benching(bus, tmp_path):
+    """A bench of two processes that would go on for a minute, and their ids."""
+    urls = ["--url", bus.ws_url, "--http", bus.http_url]
+    benching = start(
+        [TOWERBUS, "bench", *urls, "--clients", "20", "--rate", "20", "--seconds", "60", "--processes", "2"], tmp_path
+    )
 
     def children():
         found = subprocess.run(
             ["ps", "--no-headers", "-o", "pid", "--ppid", str(benching.pid)], capture_output=True, text=True
         )
-        return found.stdout.split()
+        return [int(pid) for pid in found.stdout.split()]
 
     wait_for(lambda: len(children()) == 2, 20, "the processes with the clients")
     pids = children()
-    benching.send_signal(2)
-    code, out, err = finish(benching, 20)
-    assert (code, out, err.strip()) == (130, "", "")
+    yield benching, pids
+    benching.kill()
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 20, "their end")
+
+
+def test_ctrl_c_ends_it_and_its_processes(benching):
+    benching[0].send_signal(signal.SIGINT)
+    code, out, err = finish(benching[0], 20)
+    assert (code, out, err.strip()) == (130, "", "")
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_its_processes_do_not_outlive_it(benching, how):
+    benching[0].send_signal(how)
+    assert finish(benching[0], 20)[0] == -how
+
+
+def test_a_process_with_clients_that_is_killed_is_told_of(benching):
+    os.kill(benching[1][0], signal.SIGKILL)
+    code, _, err = finish(benching[0], 20)
+    assert code == 1
+    assert "a process with clients has ended" in err

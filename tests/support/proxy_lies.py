@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import threading
+import time
 from urllib.parse import urlsplit
 
 TEXT = 0x81
+REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 class LyingProxy:
@@ -28,6 +31,7 @@ class LyingProxy:
         self._lie, self._begins = getattr(self, f"_{lie}"), begins
         self._lock, self._liar, self._seen, self.told = threading.Lock(), None, {}, 0
         self.peers = set()
+        self._refusing_until = 0.0
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=100)
         self._sockets = [self._listening]
         self.url = url.replace(f":{parts.port}", f":{self._listening.getsockname()[1]}")
@@ -55,10 +59,22 @@ class LyingProxy:
             while True:
                 client, (peer, _) = self._listening.accept()
                 self.peers.add(peer)
+                if time.monotonic() < self._refusing_until:
+                    self._sockets.append(client)
+                    self._begin(self._refuse, client)
+                    continue
                 server = socket.create_connection(self._to)
                 self._sockets += [client, server]
                 self._begin(self._up, client, server)
                 self._begin(self._down, server, client)
+
+    def _refuse(self, client):
+        with contextlib.suppress(OSError):
+            stream = client.makefile("rb")
+            while stream.readline().strip():
+                pass
+            client.sendall(REFUSAL)
+            client.shutdown(socket.SHUT_RDWR)
 
     def _up(self, client, server):
         with contextlib.suppress(OSError):
@@ -126,9 +142,60 @@ class LyingProxy:
     def _invent(self, client, frame, kept):
         return [frame, b'\x81\x0a{"hm":"x"}']
 
+    def _invent_another_runs(self, client, frame, kept):
+        return [frame, _text(b'{"run":"deadbeef","number":3,"text":"x"}')]
+
+    def _greet_again(self, client, frame, kept):
+        return [frame, _text(b'{"accept":true,"user":1}')]
+
+    def _tell_a_position(self, client, frame, kept):
+        return [frame, _text(b'{"position":"zz"}')]
+
+    def _change_a_key(self, client, frame, kept):
+        at = frame.index(b'"group"') + 1
+        return [frame[:at] + b"h" + frame[at + 1 :]]
+
+    def _dismiss(self, client, frame, kept):
+        return [frame, _text(b'{"close": true}')]
+
+    def _drop_and_close(self, client, frame, kept):
+        """Nothing of one event; the next, and the close of one who reads slowly."""
+        if not kept:
+            kept.append(frame)
+            return []
+        kept.clear()
+        return [frame, _close(1013)]
+
+    def _starve_and_close(self, client, frame, kept):
+        """Nothing of ten events, and the close of one who reads slowly."""
+        kept.append(frame)
+        if len(kept) < 10:
+            return []
+        kept.clear()
+        return [_close(4408)]
+
+    def _shut(self, client, frame, kept):
+        """Let nobody in any more."""
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        return [frame, b""]
+
+    def _shut_for_a_while(self, client, frame, kept):
+        """Refuse everybody for a second and a half, as a proxy does whose backend restarts."""
+        self._refusing_until = time.monotonic() + 1.5
+        return [frame, b""]
+
     def _cut(self, client, frame, kept):
         client.shutdown(socket.SHUT_RDWR)
         return [b""]
+
+
+def _text(payload):
+    return bytes((TEXT, len(payload))) + payload
+
+
+def _close(code):
+    return b"\x88\x02" + struct.pack("!H", code)
 
 
 def _frame(stream):

@@ -127,6 +127,16 @@ def test_a_changed_event_is_not_also_lost():
     assert dict(faults.counts) == {CHANGED: 1}
 
 
+def test_who_is_excused_lacks_nothing_but_what_others_came_behind():
+    plan = [0] * 6
+    _, made, faults = ledger(plan, [0])
+    for number in (0, 1, 3):
+        made.take(number, always)
+    made.excuse()
+    assert faults.counts == {LOST: 1}
+    assert faults.examples == ["lost: client 1 did not get event 2"]
+
+
 def test_few_are_told_in_words_and_all_are_counted():
     plan = [0] * 30_000
     schedule, made, faults = ledger(plan, [0])

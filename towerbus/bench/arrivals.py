@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import ssl
 import time
 from collections import Counter, deque
 from collections.abc import Iterable
@@ -120,9 +121,11 @@ class Arrivals:
         """
         arriving, returning = client.state is not State.OPEN or client.awaited is not None, client.since != 0
         arriving = (arriving and not client.walking) or returning
+        unanswered = client.state is State.SHAKING
         self.leave(client)
         if arriving and not returning:
-            raise TowerbusError(f"{client.name} was not let in: {reason}")
+            hint = f"; is {'wss:' if self._target.tls else 'ws:'} right for that port?" if unanswered else ""
+            raise TowerbusError(f"{client.name} was not let in: {reason}{hint}")
         if not arriving or code not in _COME_BACK:
             return False
         self._figures["tried again"] += 1
@@ -151,6 +154,10 @@ class Arrivals:
     def _unreachable(self, client: Client, error: OSError) -> None:
         if client.since == 0:
             host, port = self._target.address
-            raise TowerbusError(f"{client.name} can't connect to {host}:{port}: {said(error)}")
+            odd = isinstance(error, ConnectionResetError | ssl.SSLError) and not isinstance(
+                error, ssl.SSLCertVerificationError
+            )
+            hint = "; does that port speak TLS?" if odd and self._target.tls else ""
+            raise TowerbusError(f"{client.name} can't connect to {host}:{port}: {said(error)}{hint}")
         self._figures["tried again"] += 1
         self._to_connect.append((time.monotonic() + RETRY, client))

@@ -39,6 +39,11 @@ class Content:
         found = _NUMBER.search(payload)
         return int(found[2]) if found is not None and found[1] == self._run else None
 
+    def is_foreign(self, payload: bytes) -> bool:
+        """Whether a payload is one of another run."""
+        found = _NUMBER.match(payload, 1)
+        return found is not None and found[1] != self._run
+
 
 def difference(got: bytes, wanted: bytes) -> str:
     """Where a payload is not what it should be, for a person."""

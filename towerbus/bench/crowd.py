@@ -20,12 +20,12 @@ from towerbus.bench.board import Board
 from towerbus.bench.client import SIZE, Client, State
 from towerbus.bench.content import Content
 from towerbus.bench.latencies import Latencies
-from towerbus.bench.ledger import Faults
+from towerbus.bench.ledger import DROPPED, Faults
 from towerbus.bench.loads import Role, Shape
 from towerbus.bench.reader import Reader
 from towerbus.bench.schedule import Chunk, Schedule
 from towerbus.bench.talk import Talk
-from towerbus.bench.target import Target
+from towerbus.bench.target import NotReadyError, Target
 
 AT_ONCE = 64
 """Sockets that are read before the clock is looked at: what they got counts as received then, and not earlier."""
@@ -134,10 +134,13 @@ class Crowd:
 
     def hurry(self) -> None:
         """Slow clients read as the others from now on."""
-        for client in self._slow:
-            if client.state is State.OPEN:
+        slow, self._slow = self._slow, []
+        for client in slow:
+            # One that was closed and has come back is no slow one any more.
+            if client.role is Role.SLOW and client.state is State.OPEN:
                 self._arrivals.epoll.register(client.descriptor, select.EPOLLIN)
-        self._slow = []
+                # What TLS holds already would wake nobody.
+                self._read(client)
 
     def behind(self, end: int) -> int:
         """Clients that have not got all events before a number."""
@@ -154,7 +157,9 @@ class Crowd:
             end: How many events were emitted.
         """
         for client in self.clients:
-            if client.state is not State.OUT and not client.excused:
+            if not client.excused:
+                if client.state is State.OUT:
+                    self.faults.note(DROPPED, f"{client.name} was cut, and did not get in again")
                 client.close_account(end, self._board.when)
         return {
             "faults": self.faults.counts,
@@ -231,8 +236,26 @@ class Crowd:
             self._end(client, None, "the connection was lost")
         elif client.state is not State.SHAKING:
             self._take(client, data)
-        elif rest := client.take_head(data, self._target):
+        elif rest := self._take_head(client, data):
             self._take(client, rest)
+
+    def _take_head(self, client: Client, data: bytes) -> bytes | None:
+        """Take the answer to a handshake; who was there before tries again where the server is not ready."""
+        try:
+            return client.take_head(data, self._target)
+        except NotReadyError as error:
+            self._end(client, None, str(error))
+            return None
+
+    def _read(self, client: Client) -> None:
+        """Read what has come to a client by now."""
+        try:
+            data = client.recv(SIZE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        self._slow_path(client, data)
 
     def _take(self, client: Client, data: bytes) -> None:
         numbers = self._reader.take(client, data)

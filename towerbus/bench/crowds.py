@@ -22,6 +22,7 @@ AFTERMATH = 0.3
 """Seconds after the last event in which nothing more may come."""
 HASTE = 2.0
 """Seconds of patience when something was untrue already."""
+ENDED = "a process with clients has ended: is there enough memory?"
 _LOOK = 0.05
 _TOLD = b"."
 
@@ -45,10 +46,13 @@ class Crowds:
         self._children = []
         for place in range(processes):
             ours, theirs = fork.Pipe()
-            child = fork.Process(target=_run, args=(place, make, theirs, self._tell, board, patience), daemon=True)
+            self._pipes.append(ours)
+            # A child has copies of all that is ours: while it holds them it would not see that we are gone.
+            child = fork.Process(
+                target=_run, args=(place, make, theirs, self._pipes, self._tell, board, patience), daemon=True
+            )
             child.start()
             theirs.close()
-            self._pipes.append(ours)
             self._children.append(child)
 
     @property
@@ -57,9 +61,16 @@ class Crowds:
         return [child.pid for child in self._children if child.pid is not None]
 
     def tell(self, *command: Any) -> None:
-        """Tell all to do something that has no answer."""
+        """Tell all to do something that has no answer.
+
+        Raises:
+            TowerbusError: One of them has failed.
+        """
         for pipe in self._pipes:
-            pipe.send(command)
+            try:
+                pipe.send(command)
+            except OSError:
+                raise _failure(pipe) from None
 
     def ask(self, *command: Any, progress: Callable[[], None] = lambda: None) -> list[Any]:
         """Have all do something, and wait until they have.
@@ -81,8 +92,8 @@ class Crowds:
                 progress()
             try:
                 kind, value = pipe.recv()
-            except EOFError:
-                raise TowerbusError("a process with clients has ended: is there enough memory?") from None
+            except (EOFError, OSError):
+                raise TowerbusError(ENDED) from None
             if kind == "failed":
                 raise TowerbusError(value)
             answers.append(value)
@@ -105,16 +116,18 @@ class Crowds:
             patience = min(HASTE, self._patience) if any(self._board.faults) else self._patience
             if time.monotonic() - since > patience:
                 return False
-            self._look_after()
+            self.look_after()
         return True
 
-    def _look_after(self) -> None:
-        """See whether one of them has something to say that was not asked for: it can only be a failure."""
+    def look_after(self) -> None:
+        """See whether one of them has something to say that was not asked for: it can only be a failure.
+
+        Raises:
+            TowerbusError: It is one.
+        """
         for pipe in self._pipes:
             if pipe.poll():
-                with contextlib.suppress(EOFError):
-                    raise TowerbusError(pipe.recv()[1])
-                raise TowerbusError("a process with clients has ended: is there enough memory?")
+                raise _failure(pipe)
 
     def __enter__(self) -> Self:
         return self
@@ -129,9 +142,34 @@ class Crowds:
         os.close(self._tell)
 
 
-def _run(place: int, make: Callable[[int], Crowd], pipe: Connection, tell: int, board: Board, patience: float) -> None:
-    """Be a process with clients."""
+def _failure(pipe: Connection) -> TowerbusError:
+    """Why a process with clients has ended."""
+    with contextlib.suppress(EOFError, OSError):
+        if pipe.poll():
+            return TowerbusError(pipe.recv()[1])
+    return TowerbusError(ENDED)
+
+
+def _run(
+    place: int,
+    make: Callable[[int], Crowd],
+    pipe: Connection,
+    others: Sequence[Connection],
+    tell: int,
+    board: Board,
+    patience: float,
+) -> None:
+    """Be a process with clients, until whoever began it is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for each in others:
+        each.close()
+    with contextlib.suppress(OSError):
+        _serve_until_told(place, make, pipe, tell, board, patience)
+
+
+def _serve_until_told(
+    place: int, make: Callable[[int], Crowd], pipe: Connection, tell: int, board: Board, patience: float
+) -> None:
     try:
         crowd = make(place)
         crowd.tell = lambda: _say(tell)
@@ -167,13 +205,13 @@ def _serve(crowd: Crowd, pipe: Connection, board: Board, place: int, patience: f
                 pipe.send(("done", _settle(crowd, board, place, patience)))
             case ("measure", int(number)):
                 crowd.measure(number)
-                pipe.send(("done", time.process_time()))
+                pipe.send(("done", (time.process_time(), time.monotonic())))
             case ("walk", bool(on)):
                 crowd.walk(on=on)
             case ("cut",):
                 crowd.cut()
-            case ("finish", int(end)):
-                pipe.send(("done", _finish(crowd, end, patience)))
+            case ("finish", int(end), bool(stopped)):
+                pipe.send(("done", _finish(crowd, end, HASTE if stopped else patience)))
 
 
 def _settle(crowd: Crowd, board: Board, place: int, patience: float) -> float:
@@ -185,29 +223,33 @@ def _settle(crowd: Crowd, board: Board, place: int, patience: float) -> float:
         board.arriving[place] = left
         if left != last:
             last, since = left, time.monotonic()
-        elif time.monotonic() - since > patience:
+        elif time.monotonic() - since > (min(HASTE, patience) if crowd.faults.total else patience):
+            said = f"; {crowd.faults.examples[0]}" if crowd.faults.examples else ""
             raise TowerbusError(
-                f"{left} clients are still waiting for the server after {patience:g} s without any progress"
+                f"{left} clients are still waiting for the server after {time.monotonic() - since:.1f} s without any "
+                f"progress{said}"
             )
     board.arriving[place] = 0
     return time.monotonic() - start
 
 
 def _finish(crowd: Crowd, end: int, patience: float) -> dict[str, Any]:
-    """Serve until all have everything, or nothing more comes, and for a moment more; then close the account."""
+    """Serve until all have everything, or nothing more comes, and for a moment more; then close the account.
+
+    `cpu` is what the process has needed until the last progress, and `at` is when that was: waiting is no work.
+    """
     crowd.hurry()
     last: Sequence[int] = ()
-    since = time.monotonic()
+    since, cpu = time.monotonic(), time.process_time()
     while left := crowd.behind(end):
         _serve_for(crowd, _LOOK)
         state = (left, crowd.delivered, crowd.arriving)
         if state != last:
-            last, since = state, time.monotonic()
+            last, since, cpu = state, time.monotonic(), time.process_time()
         elif time.monotonic() - since > (min(HASTE, patience) if crowd.faults.total else patience):
             break
     _serve_for(crowd, AFTERMATH)
-    cpu = time.process_time()
-    return crowd.close(end) | {"cpu": cpu}
+    return crowd.close(end) | {"cpu": cpu, "at": since}
 
 
 def _serve_for(crowd: Crowd, seconds: float) -> None:

@@ -131,14 +131,23 @@ class Ledger:
         """Whether nothing more has to come, of the events before a number."""
         return self._owed(end, sent) >= end
 
+    def excuse(self) -> None:
+        """Nothing more comes, and nothing more is wanted; what others came behind is lost all the same."""
+        for number in sorted(self._missing or ()):
+            self._faults.note(LOST, f"{self.name} did not get event {number}")
+        self._missing = None
+
     def close_account(self, end: int, sent: Callable[[int], float]) -> None:
         """Nothing more comes: what is still wanted of the events before a number is lost."""
         if (first := self._owed(end, sent)) < end:
             self._miss(first, end)
-        for number in sorted(self._missing or ()):
-            self._faults.note(LOST, f"{self.name} did not get event {number}")
-        self._missing = None
+        self.excuse()
         self.next = end
+
+    def owes_since(self, sent: Callable[[int], float]) -> float:
+        """When the first event was sent that it has not got; 0 where none was."""
+        first = self.feed.following(self.next)
+        return 0.0 if first == NEVER else sent(first)
 
     def _late(self, number: int) -> bool:
         if self._missing and number in self._missing:

@@ -7,7 +7,7 @@ import ipaddress
 import os
 import socket
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,7 +58,7 @@ def watched(given: Sequence[str], ports: Iterable[tuple[str, str, int]]) -> list
         ports: Names of parts, with host and port: who listens there, if that is on this machine.
 
     Raises:
-        ConfigError: What is given is not of that form, or there is no such process.
+        ConfigError: What is given is not of that form, there is no such process, or it would be counted twice.
     """
     found: dict[str, set[int]] = {}
     for each in given:
@@ -66,13 +66,28 @@ def watched(given: Sequence[str], ports: Iterable[tuple[str, str, int]]) -> list
         if not name or not text.isdigit() or not (_PROC / text).exists():
             raise ConfigError(f"--pid: got {each!r}; wanted is NAME=PID with a process of this machine")
         found.setdefault(name, set()).add(int(text))
-    known = set().union(*found.values()) if found else set()
+    families = {name: {one for pid in pids for one in _family(pid)} for name, pids in found.items()}
+    _check_apart(families)
+    known = set().union(*families.values())
     for name, host, port in ports:
         pids = listening(port) - known if is_here(host) else set()
         known |= pids
         if pids:
             found.setdefault(name, set()).update(pids)
     return [Watched(name, tuple(sorted(pids))) for name, pids in found.items()]
+
+
+def _check_apart(families: Mapping[str, set[int]]) -> None:
+    """A process and all that descend from it are one part: no part may have another in it, nor the bench."""
+    for name, pids in families.items():
+        if os.getpid() in pids:
+            raise ConfigError(
+                f"--pid: {name} has the bench itself in it, which descends from it: give the server's own process"
+            )
+        for other, theirs in families.items():
+            if other < name and pids & theirs:
+                both = ", ".join(map(str, sorted(pids & theirs)))
+                raise ConfigError(f"--pid: {other} and {name} have processes in common ({both}): give them one name")
 
 
 def is_here(host: str) -> bool:
@@ -108,7 +123,7 @@ def listening(port: int) -> set[int]:
 
 def cost(part: Watched) -> Cost:
     """What a part has cost so far."""
-    pids = [pid for first in part.pids for pid in _family(first)]
+    pids = {pid for first in part.pids for pid in _family(first)}
     sizes = [_memory(pid) for pid in pids]
     known = [size for size in sizes if size is not None]
     return Cost(sum(_cpu(pid) for pid in pids), sum(known) if known else None)

@@ -54,7 +54,7 @@ def result(wish: Wish, outcome: Outcome, url: str) -> dict[str, Any]:
         "bench": {
             "processes": wish.processes,
             "cpu_us": round(outcome.cpu / deliveries * 1e6, 3) if deliveries else None,
-            "busy": round(outcome.cpu / max(outcome.seconds, outcome.cpu, 1e-9) / wish.processes, 3),
+            "busy": round(outcome.cpu / outcome.elapsed, 3) if outcome.elapsed > 0 else 0.0,
         },
     }
 

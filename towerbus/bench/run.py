@@ -20,7 +20,7 @@ from towerbus.bench.loads import Name, Role, Shape
 from towerbus.bench.machine import Cost, Watched, cost
 from towerbus.bench.publisher import Publisher
 from towerbus.bench.target import Target
-from towerbus.errors import NotConfirmed
+from towerbus.errors import NotConfirmed, TowerbusError
 
 Advance = Callable[[str, int, int], None]
 """Is told what is going on, how far it is, and how far it goes."""
@@ -95,6 +95,7 @@ class Outcome:
             before what counts, and after it.
         counted: Clients between the first two of these.
         cpu: Seconds of CPU of the processes with the clients, while it counted.
+        elapsed: Seconds that this was, in all of them together.
     """
 
     faults: Faults = field(default_factory=Faults)
@@ -109,6 +110,7 @@ class Outcome:
     costs: list[list[Cost]] = field(default_factory=list)
     counted: int = 0
     cpu: float = 0.0
+    elapsed: float = 0.0
 
 
 class Run:
@@ -147,12 +149,13 @@ class Run:
                 if wish.rate is None:
                     self._look()
                 self._advance("accounting", 0, 0)
-                accounts = crowds.ask("finish", outcome.emitted)
+                accounts = crowds.ask("finish", outcome.emitted, self._stopped)
                 if wish.rate is not None:
                     self._look()
             finally:
                 self._publisher.close()
-        outcome.cpu = sum(account["cpu"] for account in accounts) - sum(before)
+        outcome.cpu = sum(account["cpu"] - cpu for account, (cpu, _) in zip(accounts, before, strict=True))
+        outcome.elapsed = sum(account["at"] - at for account, (_, at) in zip(accounts, before, strict=True))
         outcome.retried = self._publisher.retried
         self._sum_up(accounts)
         return outcome
@@ -270,6 +273,7 @@ class Run:
             for each in numbers:
                 self._board.sent[each] = begin + (each - start) / rate
             self.outcome.late = max(self.outcome.late, now - self._board.sent[number])
+            crowds.look_after()
             if cuts and number >= cuts[0]:
                 crowds.tell("cut")
                 cuts.pop(0)
@@ -287,6 +291,8 @@ class Run:
         try:
             self._publisher.emit(numbers, body)
         except NotConfirmed as error:
+            if not self.outcome.emitted:
+                raise TowerbusError(f"--http: no event was ever confirmed: {error}") from None
             which = f"event {numbers.start}" if len(numbers) == 1 else f"events {numbers.start} to {numbers.stop - 1}"
             self.outcome.faults.note(UNCONFIRMED, f"{which}: {error}", len(numbers))
             self._stopped = True

@@ -19,6 +19,8 @@ from towerbus.positions import PositionError, parse
 
 SLOW_CODES = frozenset({1013, 4408})
 """How a server closes those that read too slowly."""
+BEHIND = 0.2
+"""Seconds for which a client must have lacked an event, at the least, that is closed for reading slowly."""
 _SHOWN = 160
 _KEPT = 8192
 """Payloads that are kept: a slow reader's are made anew."""
@@ -114,6 +116,11 @@ class Talk:
         """The number of an event that is not the one that was expected; None where it was changed."""
         number = self._content.number(payload)
         if number is None or number >= len(self._schedule.plan):
+            if self._content.is_foreign(payload):
+                self._faults.note(
+                    STRAY, f"{client.name} got {payload[:_SHOWN]!r}, which nobody of this run has emitted"
+                )
+                return None
             number, wanted = None, client.feed.following(client.next)
             text = difference(payload, self._payload(wanted)) if wanted != NEVER else f"{payload[:_SHOWN]!r}"
         else:
@@ -161,7 +168,7 @@ class Talk:
             self._faults.note(STRAY, f"{client.name} got {text[:_SHOWN]!r}, which is nothing that a server says")
             return
         match message:
-            case {"accept": True}:
+            case {"accept": True} if client.state is State.GREETING:
                 client.state = State.OPEN
                 self.on_greeted(client)
             case {"close": True} | {"code": "not_authenticated"}:
@@ -216,15 +223,19 @@ class Talk:
 
     def _take_notice(self, client: Client, message: dict[str, Any], text: bytes) -> None:
         match message:
-            case {"position": str(position)} if self._v1:
+            case {"position": str(position), **more} if self._v1 and not more and _is_position(position):
+                if client.position is not None and _behind(client.position, position):
+                    self._faults.note(
+                        CHANGED, f"{client.name} was told position {position}, which is before {client.position}"
+                    )
                 client.position = position
                 self.on_caught_up(client)
-            case {"stale": _} if self._v1:
+            case {"stale": _, **more} if self._v1 and not more:
                 self.stale += 1
-            case {"gap": gap} if self._v1:
+            case {"gap": gap, **more} if self._v1 and not more:
                 self._faults.note(TOLD, f"{client.name}: {gap}")
                 client.resume(self._clock())
-            case {"reconnect": _} if self._v1:
+            case {"reconnect": _, **more} if self._v1 and not more:
                 pass
             case _:
                 self._faults.note(STRAY, f"{client.name} got {text[:_SHOWN]!r}, which nobody of this run has emitted")
@@ -240,14 +251,19 @@ class Talk:
         Returns:
             Whether the client is to come back.
         """
-        if client.role is Role.SLOW and (code is None or code in SLOW_CODES):
+        # Where nothing more goes to one that reads slowly, neither does a close frame: its connection may just end.
+        if client.role is Role.SLOW and (code is None or code in SLOW_CODES) and self._is_behind(client):
             if self._v1:
                 return True
-            client.excused = True
-            return False
-        self._faults.note(DROPPED, f"{client.name}: {reason}")
+        else:
+            self._faults.note(DROPPED, f"{client.name}: {reason}")
         client.excused = True
+        client.excuse()
         return False
+
+    def _is_behind(self, client: Client) -> bool:
+        since = client.owes_since(self._sent)
+        return since > 0 and self._clock() - since >= BEHIND
 
 
 def _behind(position: str, other: str) -> bool:
@@ -257,6 +273,14 @@ def _behind(position: str, other: str) -> bool:
     except PositionError:
         return False
     return one.epoch != two.epoch or one > two
+
+
+def _is_position(text: str) -> bool:
+    try:
+        parse(text)
+    except PositionError:
+        return False
+    return True
 
 
 def _ignored(*_: object) -> None:

@@ -21,6 +21,8 @@ SMALL = 4096
 """Bytes of a slow reader's receive buffer: the kernel would read megabytes for it."""
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_NOT_NOW = ([b"429"], [b"502"], [b"503"], [b"504"])
+"""Statuses of a handshake, of a server or a proxy before it, that say to come back."""
 _USABLE = 0.9
 """The part of the ephemeral ports that is taken for free."""
 
@@ -95,15 +97,22 @@ class Target:
         return made
 
 
+class NotReadyError(TowerbusError):
+    """The server can't take a client now: one that was there before comes back later."""
+
+
 def check_answer(head: bytes, accept: bytes, subprotocol: str, *, compression: bool = False) -> None:
     """Look at a server's handshake.
 
     Raises:
+        NotReadyError: It is one that says to come back.
         TowerbusError: It is not one, chooses another dialect, or does not compress as it should.
     """
     lines = head.split(b"\r\n")
     if not lines[0].startswith(b"HTTP/1.1 101"):
         said = lines[0].decode("ascii", "replace")
+        if lines[0].split(b" ")[1:2] in _NOT_NOW:
+            raise NotReadyError(f"the server refused the handshake: {said}")
         raise TowerbusError(f"the server refused the handshake: {said}: is the URL that of towerbus's WebSocket?")
     fields = {name.strip().lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines[1:])}
     if fields.get(b"sec-websocket-accept") != accept:
@@ -171,7 +180,7 @@ def _sources(to: str, clients: int, given: Sequence[str]) -> Sequence[str]:
     each = int((high - low + 1) * _USABLE)
     wanted = -(-clients // each)
     if given:
-        kinds = {ipaddress.ip_address(address).version for address in given}
+        kinds = {_own_address(address) for address in given}
         if kinds != {ipaddress.ip_address(to.partition("%")[0]).version}:
             raise ConfigError(f"--source: {', '.join(given)} can't reach {to}: give addresses of the same kind")
         if len(given) < wanted:
@@ -184,3 +193,22 @@ def _sources(to: str, clients: int, given: Sequence[str]) -> Sequence[str]:
     if to.startswith("127."):
         return tuple(f"127.0.0.{number}" for number in range(1, wanted + 1))
     raise ConfigError(f"{clients} clients need {wanted} addresses of {each} ports each: give them with --source")
+
+
+def _own_address(text: str) -> int:
+    """The version of an address of this machine: 4 or 6.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        raise ConfigError(f"--source: got {text!r}; wanted is an address of this machine, such as 127.0.0.2") from None
+    family = socket.AF_INET if isinstance(address, ipaddress.IPv4Address) else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((text, 0))
+        except OSError as error:
+            raise ConfigError(f"--source: {text} is not an address of this machine: {error.strerror}") from None
+    return address.version

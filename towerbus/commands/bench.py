@@ -7,11 +7,13 @@ import resource
 import secrets
 import ssl
 import sys
+from pathlib import Path
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
 import click
 import msgspec
+from click.core import ParameterSource
 
 from towerbus.bench import machine, report
 from towerbus.bench.content import MIN_SIZE
@@ -20,7 +22,7 @@ from towerbus.bench.run import Run, Wish
 from towerbus.bench.target import target
 from towerbus.commands.urls import WEBSOCKET_URL, http_url, token_option, websocket_url
 from towerbus.dialects import tower, v1
-from towerbus.errors import ConfigError
+from towerbus.errors import ConfigError, TowerbusError
 from towerbus.urls import shown
 
 EVENTS = 200
@@ -33,8 +35,40 @@ BUSY_SHARE = 0.05
 _FILES = 200
 """Descriptors that a process needs beside its clients'."""
 
+MOST_EVENTS = 10_000_000
+"""Events of a run, at the most: the plan of them all is in memory, and in every process."""
+MOST_TOPICS = 1_000_000
+"""Topics, or jobs, likewise."""
+_FOR = {
+    "jobs": {Name.TOWER_DAY},
+    "status_rate": {Name.TOWER_DAY},
+    "period": {Name.NAVIGATION},
+    "slow": {Name.SLOW},
+    "slow_rate": {Name.SLOW},
+    "busy": {Name.IDLE},
+    "topics": {Name.TOPIC, Name.NAVIGATION, Name.STORM, Name.SLOW, Name.IDLE},
+    "each": {Name.TOPIC, Name.STORM, Name.SLOW, Name.IDLE},
+}
+"""The loads in which an option means something, where these are not all."""
+
+
+class _Seconds(click.FloatRange):
+    """A finite number above 0."""
+
+    def __init__(self) -> None:
+        super().__init__(0, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read it; `nan` and `inf` are no numbers here."""
+        found = float(super().convert(value, param, ctx))
+        if not math.isfinite(found):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return found
+
+
 _number = click.IntRange(1)
-_positive = click.FloatRange(0, min_open=True)
+_topics = click.IntRange(1, MOST_TOPICS)
+_positive = _Seconds()
 
 
 @click.command()
@@ -71,13 +105,13 @@ _positive = click.FloatRange(0, min_open=True)
 @click.option("--rate", type=_positive, help="Emit so many events a second instead, come what may.")
 @click.option("--seconds", type=_positive, default=10.0, show_default=True, help="How long to emit at the rate.")
 @click.option(
-    "--topics", type=_number, help=f"Topics to which events go in turn [default: 1; navigation: {PAGES} pages]."
+    "--topics", type=_topics, help=f"Topics to which events go in turn [default: 1; navigation: {PAGES} pages]."
 )
 @click.option(
     "--each", type=_number, default=1, show_default=True, help="To how many of the topics each client is subscribed."
 )
 @click.option(
-    "--jobs", type=_number, default=1000, show_default=True, help="tower-day: jobs; --rate is for all of their events."
+    "--jobs", type=_topics, default=1000, show_default=True, help="tower-day: jobs; --rate is for all of their events."
 )
 @click.option(
     "--status-rate",
@@ -166,7 +200,9 @@ def bench(**given: Any) -> None:
     towerbus bench --load storm --clients 2000 --rate 200
     towerbus bench --url wss://tower.example.com/websocket/ --http https://tower.example.com --clients 500
     """  # noqa: D301, D205, D415 - click's mark, and click's first paragraph
+    _check_given(given)
     wish = _wish(given)
+    _check_file(given["file"])
     with _Progress() as progress:
         outcome = Run(wish, progress.advance).go()
     figures = report.result(wish, outcome, shown(given["url"]).strip("'"))
@@ -174,9 +210,57 @@ def bench(**given: Any) -> None:
         click.echo(report.table(figures))
     if given["file"] is not None:
         text = msgspec.json.format(msgspec.json.encode(figures)) + b"\n"
-        with click.open_file(given["file"], "wb") as file:
-            file.write(text)
+        try:
+            with click.open_file(given["file"], "wb") as file:
+                file.write(text)
+        except OSError as error:
+            if given["file"] == "-":
+                raise
+            raise TowerbusError(f"--json: {given['file']!r} can't be written: {error.strerror}") from None
     sys.exit(0 if figures["true"] else 1)
+
+
+def _check_given(given: dict[str, Any]) -> None:
+    """Look for options that would mean nothing beside the others.
+
+    Raises:
+        click.UsageError: There is one.
+    """
+    context = click.get_current_context()
+
+    def was_given(name: str) -> bool:
+        return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+    load = Name(given["load"])
+    for name, loads in _FOR.items():
+        if was_given(name) and load not in loads:
+            option = "--" + name.replace("_", "-")
+            raise click.UsageError(f"{option} means nothing with --load {load}: it is for {', '.join(sorted(loads))}")
+    if was_given("seconds") and given["events"]:
+        raise click.UsageError("--events and --seconds both say how many events there are: give one of them")
+    if was_given("seconds") and not given["rate"] and (given["burst"] or load not in RATES):
+        raise click.UsageError(
+            "--seconds: without --rate the next events come when all clients have the last: give --rate"
+        )
+
+
+def _check_file(file: str | None) -> None:
+    """See that the figures can be written, before there are any.
+
+    Raises:
+        ConfigError: They can't.
+    """
+    if file is None or file == "-":
+        return
+    path = Path(file)
+    there = path.exists()
+    try:
+        with path.open("ab"):
+            pass
+        if not there:
+            path.unlink()
+    except OSError as error:
+        raise ConfigError(f"--json: {file!r} can't be written: {error.strerror}") from None
 
 
 def _wish(given: dict[str, Any]) -> Wish:
@@ -197,9 +281,16 @@ def _wish(given: dict[str, Any]) -> Wish:
         raise click.UsageError(
             "--http: give the HTTP listener's URL, where events are emitted; it can't be told from --url"
         )
+    if (given["ca"] or given["insecure"]) and not (url.startswith("wss:") or http.startswith("https:")):
+        raise click.UsageError("--ca and --insecure are for wss: and https:, and neither URL is one")
     own = parse_qs(urlsplit(url).query).get("token", [""])[0]
     tls = _tls(given["ca"], insecure=given["insecure"])
     events = given["events"] or (EVENTS if rate is None else max(1, round(rate * given["seconds"])))
+    if events > MOST_EVENTS:
+        raise click.UsageError(
+            f"{events:,} events are more than a run may have, {MOST_EVENTS:,}: "
+            "give a lower --events, --rate or --seconds"
+        )
     warm_up = min(events // 10, 500) if given["warm_up"] is None else given["warm_up"]
     return Wish(
         target=target(
