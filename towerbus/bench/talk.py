@@ -224,7 +224,7 @@ class Talk:
     def _take_notice(self, client: Client, message: dict[str, Any], text: bytes) -> None:
         match message:
             case {"position": str(position), **more} if self._v1 and not more and _is_position(position):
-                if client.position is not None and _behind(client.position, position):
+                if client.position is not None and not _may_follow(position, client.position):
                     self._faults.note(
                         CHANGED, f"{client.name} was told position {position}, which is before {client.position}"
                     )
@@ -273,6 +273,11 @@ def _behind(position: str, other: str) -> bool:
     except PositionError:
         return False
     return one.epoch != two.epoch or one > two
+
+
+def _may_follow(position: str, other: str) -> bool:
+    """Whether a position may be told after another one: it is not before it, or is of another log."""
+    return position == other or _behind(position, other)
 
 
 def _is_position(text: str) -> bool:

@@ -52,7 +52,7 @@ _FOR = {
 """The loads in which an option means something, where these are not all."""
 
 
-class _Seconds(click.FloatRange):
+class _Finite(click.FloatRange):
     """A finite number above 0."""
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class _Seconds(click.FloatRange):
 
 _number = click.IntRange(1)
 _topics = click.IntRange(1, MOST_TOPICS)
-_positive = _Seconds()
+_positive = _Finite()
 
 
 @click.command()
