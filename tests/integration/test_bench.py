@@ -269,7 +269,7 @@ def test_a_slow_client_that_is_back_before_the_end_has_everything(bus):
 
 def test_a_failure_while_events_go_out_by_the_clock_is_said(bus):
     with LyingProxy(bus.ws_url, "dismiss") as proxy:
-        words = ["--clients", "6", "--rate", "50", "--events", "100", "--http", bus.http_url]
+        words = ["--clients", "6", "--rate", "50", "--events", "100", "--warm-up", "0", "--http", bus.http_url]
         assert "is the token right" in run("--url", proxy.url, *words, code=1).stderr
 
 
