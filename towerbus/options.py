@@ -208,7 +208,7 @@ OPTIONS = (
         "log-segment-bytes",
         16 * 1024 * 1024,
         _number(int, _BYTES, 4096),
-        "bytes in a segment of RabbitMQ's log, which lets go of whole segments",
+        "bytes in a segment of RabbitMQ's log, which lets go of whole segments; a quarter of log-max-bytes at the most",
         commands=(WORKER,),
     ),
     Option(

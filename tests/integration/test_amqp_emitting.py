@@ -45,9 +45,13 @@ def emit(emitter, number, **given):
 
 def publisher(emitter):
     """What runs the emitter's connection."""
-    wait_for(lambda: emitter._way._publishers, 20, "an emit")
-    (found,) = emitter._way._publishers.values()
-    return found
+
+    def found():
+        return [shared.publisher for shared in emitter._way._shared.values() if shared.publisher]
+
+    wait_for(found, 20, "an emit")
+    (only,) = found()
+    return only
 
 
 def failed(call, *given, **named):
@@ -372,6 +376,39 @@ def test_a_close_publishes_what_waits_and_a_later_emit_makes_a_new_connection(ur
     emitter.close()
     wait_for(lambda: connections(broker, url) == [], 20, "the end of the connections")
     assert len(numbers(taken(url))) == 6002
+
+
+def test_who_finds_it_closed_at_once_shares_the_next_connection(url, broker):
+    """Each makes one only where nobody else has: a connection that nobody knows of would never be closed."""
+    emitter, stop = Emitter(url), threading.Event()
+
+    def busy(number):
+        while not stop.is_set():
+            emit(emitter, number)
+
+    calls = [Call(busy, number) for number in range(8)]
+    for _ in range(40):
+        publisher(emitter)
+        emitter.close()
+    stop.set()
+    for call in calls:
+        call.done()
+    emitter.close()
+    wait_for(lambda: connections(broker, url) == [], 20, "the end of the connections")
+
+
+def test_a_user_whose_permission_is_missing_is_told_so_whenever_its_time_ends(url, broker, caplog):
+    """Every connection comes about, and is ended by its first message."""
+    name = url.rpartition("/")[2]
+    broker.api("PUT", "/api/users/reader", {"password": "pw", "tags": ""})
+    broker.api("PUT", f"/api/permissions/{name}/reader", {"configure": "^$", "write": "^$", "read": "^$"})
+    try:
+        with Emitter(url.replace("tb:tb@", "reader:pw@"), timeout=0.7) as emitter:
+            for _ in range(5):
+                assert "permission" in str(failed(emit, emitter, 1))
+        assert len(caplog.records) < 12, "it takes more and more time before it tries again"
+    finally:
+        broker.api("DELETE", "/api/users/reader")
 
 
 def test_a_close_is_bounded(own_broker, own_url):

@@ -248,6 +248,29 @@ async def test_a_connection_that_answers_no_more_is_given_up_for_a_new_one_withi
 
 
 @pytest_twisted.ensureDeferred
+async def test_what_ended_the_connection_before_is_told_until_something_is_confirmed(vhost, broker):
+    """Some troubles, such as a missing permission, are told only to whoever publishes, and end the connection."""
+    proxy = Proxy(reactor, broker.port)
+    await proxy.start()
+    await deferToThread(intakes.declare_now, vhost)
+    async with running(at(vhost, proxy.port), declared=False, timeout=1.0) as intake:
+        for rest, known in ((0, True), (1, False)):
+            proxy.cut()
+            await until(lambda: intake.bus.state is State.WAITING)
+            why = intake.trouble
+            await proxy.heal()
+            await until(lambda: intake.bus.state is State.ESTABLISHED)
+            for number_ in range(rest):
+                await intake.emit([made(number_)])
+            proxy.blackhole()
+            error = await failure(intake.emit([made(9)]))
+            assert "no answer from the broker" in error.reason
+            assert (why in error.reason) == known
+            await proxy.heal()
+    await proxy.stop()
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_frozen_broker_is_doubt_for_what_was_sent_and_none_for_the_rest(own_broker):
     url = own_broker.vhost()
     async with running(url, timeout=1.0, grace=0.2) as intake:

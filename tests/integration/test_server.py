@@ -13,6 +13,8 @@ from support.server import BIN, V1, options, running_server, token
 from support.set_back import library
 from support.worker import running_worker
 
+from towerbus.positions import parse
+
 SMALL = {"x-max-length-bytes": 200_000, "x-stream-max-segment-size-bytes": 50_000}
 """A log that lets go of its records soon."""
 
@@ -141,7 +143,9 @@ def test_a_log_that_is_deleted_is_told_and_the_next_one_is_read(bus, tmp_path, v
         with LogWriter(vhost) as writer:
             writer.delete()
         gap = client.told("gap", seconds=30)
-        assert gap["from"] == position
+        # Records of the server's own may stand between the event and the end.
+        assert parse(gap["from"])[:2] == parse(position)[:2]
+        assert parse(gap["from"]) >= parse(position)
         assert "anew" in gap["reason"]
         bus.await_ready()
         bus.emit_surely(2)

@@ -49,6 +49,17 @@ def test_what_no_waiting_mends_is_a_message_and_exit_code_1(tmp_path, broker, vh
             assert part in said, (url, part, said)
 
 
+def test_a_log_that_is_smaller_than_four_of_its_segments_is_refused(tmp_path, vhost):
+    """RabbitMQ would let go of all of it when a segment is full."""
+    command = [TWISTD, "-n", "--pidfile=", "towerbus-worker", "--log-max-bytes=10000000"]
+    code, _, errors = finish(start(command, tmp_path, TOWERBUS_BUS=vhost), 60)
+    assert code == 1
+    for part in ("log_max_bytes (10000000)", "log_segment_bytes (16777216)", "--log-segment-bytes 2500000"):
+        assert part in errors
+    with running_worker(tmp_path, vhost, "--log-max-bytes=10000000", "--log-segment-bytes=2500000") as worker:
+        worker.await_log("worker_active")
+
+
 def test_the_help_is_for_people(tmp_path):
     code, output, _ = finish(start([TWISTD, "towerbus-worker", "--help"], tmp_path), 30)
     assert code == 0

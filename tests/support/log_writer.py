@@ -16,6 +16,8 @@ from towerbus.log.record import Record
 from towerbus.topics import Topic, topic
 
 ARGUMENTS = {"x-queue-type": "stream", "x-max-length-bytes": 50_000_000, "x-stream-max-segment-size-bytes": 5_000_000}
+TOGETHER = 50
+"""Records that are confirmed together."""
 PERSISTENT = pika.BasicProperties(delivery_mode=2)
 JOBS = topic("jobs", "status_changed")
 
@@ -116,21 +118,23 @@ class LogWriter:
             pika.data.encode_value = encode_value
 
     def numbers(self, first, count, *, each=1, size=0, address=JOBS):
-        """Write records with numbered events; the broker confirms only the first and the last, which makes it quick.
+        """Write records with numbered events; the broker confirms the first one, and then the last of each `TOGETHER`.
 
-        For a moment after a restart RabbitMQ confirms and throws away what it could not route: the first one is written
-        until it is taken.
+        So it is quick. All at once RabbitMQ may write in one piece: one that is larger than a small log, which keeps
+        nothing then. For a moment after a restart RabbitMQ confirms and throws away what it could not route: the first
+        one is written until it is taken.
         """
         records = [
             self._packed(numbered(number, min(each, first + count - number), size=size, address=address), None, None)
             for number in range(first, first + count, each)
         ]
         self._until_taken(records[0])
-        for record in records[1:-1]:
-            self._bulk.basic_publish("", self.stream, record, PERSISTENT)
-        self._bulk.queue_declare(self.stream, passive=True)
-        for record in records[1:][-1:]:
-            self.raw(record)
+        for begin in range(1, len(records), TOGETHER):
+            *some, last = records[begin : begin + TOGETHER]
+            for record in some:
+                self._bulk.basic_publish("", self.stream, record, PERSISTENT)
+            self._bulk.queue_declare(self.stream, passive=True)
+            self.raw(last)
 
     def _until_taken(self, body, seconds=20):
         until = time.monotonic() + seconds

@@ -149,17 +149,28 @@ async def settle(server, truth, clients):
     """Let everybody read to the end, and look at what they have got."""
     for client in clients:
         client.read_on()
-    await turns(20)
     for client in clients:
-        while client.lost or client.wished or client.catching_up:
-            await until(lambda client=client: client.take() or client.lost or not (client.wished or client.catching_up))
-            if client.lost:
-                await client.come_back()
+        await live_again(client)
     await truth.emit(NAMES, 0)
     for client in clients:
-        await until(lambda client=client: client.take() or all(number >= truth.number - 6 for number in last(client)))
+        while not has_all(client, truth):
+            # One that was closed as slow learns of it whenever it has read so far: also now.
+            await until(lambda client=client: client.take() or client.lost or has_all(client, truth))
+            await live_again(client)
     for client in clients:
         client.check(truth, server.log.tail.end)
+
+
+async def live_again(client):
+    """Wait until a client has its answers and has caught up, over as many connections as it takes."""
+    while client.lost or client.wished or client.catching_up:
+        await until(lambda: client.take() or client.lost or not (client.wished or client.catching_up))
+        if client.lost:
+            await client.come_back()
+
+
+def has_all(client, truth):
+    return all(number >= truth.number - len(NAMES) for number in last(client))
 
 
 def last(client):

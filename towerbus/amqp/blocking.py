@@ -7,6 +7,7 @@ the child makes one of its own when it emits.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
 
 from towerbus.amqp.lives import FAREWELL
@@ -14,6 +15,16 @@ from towerbus.amqp.plain import tls_options
 from towerbus.amqp.publisher import Publisher
 from towerbus.amqp.url import Broker
 from towerbus.event import Event
+
+
+class Shared:
+    """What the threads of one process share: the publisher, or none before the first emit and after a close."""
+
+    __slots__ = ("lock", "publisher")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.publisher: Publisher | None = None
 
 
 class BlockingIntake:
@@ -32,9 +43,9 @@ class BlockingIntake:
             tls_options(broker)
         self._broker = broker
         self._timeout = timeout
-        # By process. There is no lock around it: one that another thread holds in the moment of a fork would be held
-        # for ever in the child.
-        self._publishers: dict[int, Publisher] = {}
+        # By process, each with a lock of its own: one that another thread holds in the moment of a fork stays held in
+        # the child.
+        self._shared: dict[int, Shared] = {}
 
     def emit(self, events: Sequence[Event]) -> None:
         """Put events in, in this order.
@@ -43,17 +54,24 @@ class BlockingIntake:
             NotConfirmed: There was no confirmation in time; it carries the ids, and says whether any may be taken.
         """
         process = os.getpid()
+        shared = self._shared.get(process) or self._shared.setdefault(process, Shared())
         while True:
-            publisher = self._publishers.get(process)
-            if publisher is None:
-                publisher = self._publishers.setdefault(process, Publisher(self._broker, self))
+            with shared.lock:
+                publisher = shared.publisher = shared.publisher or Publisher(self._broker, self)
             if publisher.emit(events, self._timeout):
                 return
-            self._publishers.pop(process, None)
+            with shared.lock:
+                # Another thread may have replaced it already.
+                if shared.publisher is publisher:
+                    shared.publisher = None
 
     def close(self) -> None:
         """Publish what waits, and let go of the connection, in bounded time. An emit makes a new one."""
-        publisher = self._publishers.pop(os.getpid(), None)
+        shared = self._shared.get(os.getpid())
+        if shared is None:
+            return
+        with shared.lock:
+            publisher, shared.publisher = shared.publisher, None
         if publisher is not None:
             publisher.close()
             publisher.join(FAREWELL)

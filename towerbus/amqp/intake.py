@@ -29,7 +29,7 @@ from towerbus.amqp.url import Broker
 from towerbus.errors import BusUnavailable, NotConfirmed
 from towerbus.event import Event
 from towerbus.intake.interface import IIntake
-from towerbus.intake.line import FULL, MAX_WAITING, Call, Line, Message, Outcome, ids
+from towerbus.intake.line import FULL, MAX_WAITING, Call, Line, Message, Outcome, ids, unanswered
 from towerbus.intake.messages import pack
 
 TIMEOUT = 10.0
@@ -94,7 +94,7 @@ class AmqpIntake(MultiService):
         self._troubled: float | None = None
         self._answer: Deferred[None] = succeed(None)
         self._sent = 0.0
-        self._refusal = ""
+        self._refusal = self._before = ""
         self._blocked = False
         self._pause = FIRST_PAUSE
         self._alarm: IDelayedCall | None = None
@@ -185,6 +185,7 @@ class AmqpIntake(MultiService):
         if self._refusal:
             self._refusal, self._pause = "", FIRST_PAUSE
             self._changed()
+        self._before = ""
         self._tell(self._line.confirmed())
         self._see_if_drained()
 
@@ -233,6 +234,8 @@ class AmqpIntake(MultiService):
             self._sent = self._reactor.seconds()
         if self.bus.state is State.ESTABLISHED and not self._blocked:
             self._rouse()
+        if self.bus.state is State.WAITING:
+            self._before = self.bus.trouble
         if not self.trouble:
             self._troubled = None
         elif self._troubled is None:
@@ -267,7 +270,7 @@ class AmqpIntake(MultiService):
         return min(times, default=None)
 
     def _ring(self) -> None:
-        now, why = self._reactor.seconds(), self.trouble or "no answer from the broker"
+        now, why = self._reactor.seconds(), self.trouble or unanswered(self._before)
         late = self._line.give_up_since(now - self._timeout, f"not confirmed within {self._timeout:g} s: {why}")
         if self._troubled is not None and self._troubled + self._grace <= now:
             late += self._line.give_up_since(now - self._grace, why, sure=True)

@@ -22,7 +22,7 @@ from towerbus.amqp.quiet import THREAD, keep_quiet, log
 from towerbus.amqp.url import Broker
 from towerbus.errors import BusUnavailable, NotConfirmed
 from towerbus.event import Event
-from towerbus.intake.line import FULL, Call, Line, Outcome, ids
+from towerbus.intake.line import FULL, Call, Line, Outcome, ids, unanswered
 from towerbus.intake.messages import pack
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 3.0
@@ -31,7 +31,6 @@ FIRST_REST, LONGEST_REST = 0.05, 1.0
 """Seconds before a message that the broker did not take is sent again."""
 LOOKS = 5.0
 """Seconds between looks whether the emitter is still there: one that is dropped must not leave a thread behind."""
-NO_ANSWER = "no answer from the broker"
 
 
 class Waiter:
@@ -68,7 +67,7 @@ class Publisher:
         # Held for moments only, around the line and the next four; nothing is waited for under it.
         self._lock = threading.Lock()
         self._line = Line()
-        # Made with the thread: of several that are first at once only one publisher stays, and the others hold nothing.
+        # Made with the thread, by the first emit.
         self._loop: IOLoop
         self._thread: threading.Thread | None = None
         self._roused = self._closed = False
@@ -81,6 +80,7 @@ class Publisher:
         self._rest: Any = None
         self._pauses = self._rests = 0
         self._why = "not connected yet"
+        self._before = ""
         lives.add(self)
 
     def emit(self, events: Sequence[Event], timeout: float) -> bool:
@@ -109,7 +109,7 @@ class Publisher:
             waiter.wait(timeout)
         finally:
             # Also where the handler of a signal raises.
-            self._give_up(call, f"not confirmed within {timeout:g} s: {self._why or NO_ANSWER}")
+            self._give_up(call, f"not confirmed within {timeout:g} s: {self._why or unanswered(self._before)}")
         if waiter.error is not None:
             raise waiter.error
         return True
@@ -196,7 +196,7 @@ class Publisher:
         self._settled.set()
         log.info("connected to %s", self._broker)
         self._ready = self._ever = True
-        self._pauses, self._why = 0, ""
+        self._why = ""
         self._publish()
 
     def answered(self, error: Unpublished | None) -> None:
@@ -207,7 +207,8 @@ class Publisher:
             else:
                 self._line.unsent()
         if error is None:
-            self._rests, self._why = 0, ""
+            self._pauses = self._rests = 0
+            self._why = self._before = ""
             self._publish()
             self._end_if_done()
         else:
@@ -228,6 +229,7 @@ class Publisher:
         if self._ready and not self._closed:
             log.warning("the connection was lost: %s", found.text)
         self._session, self._ready, self._blocked, self._why = None, False, "", found.text
+        self._before = found.text
         if self._rest is not None:
             self._loop.remove_timeout(self._rest)
             self._rest = None

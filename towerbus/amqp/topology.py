@@ -19,6 +19,7 @@ from towerbus.amqp.connection import Connection
 from towerbus.amqp.errors import NOT_FOUND, PRECONDITION_FAILED, ChannelClosed, Mismatch
 from towerbus.amqp.names import DEAD, INTAKE, LOG, Limits, Names
 from towerbus.config import Settings
+from towerbus.errors import ConfigError
 
 __all__ = [
     "DEAD",
@@ -44,15 +45,31 @@ _OPTIONS = {
 }
 
 
+SEGMENTS = 4
+"""Segments that the log has room for, at the least. RabbitMQ lets go of all but the newest, which may just have begun,
+where each is larger than the whole log may be: then nothing is left, also of what nobody has read yet."""
+
+
 def limits(settings: Settings) -> Limits:
-    """What the configuration says that the objects may hold."""
+    """What the configuration says that the objects may hold.
+
+    Raises:
+        ConfigError: The log has no room for `SEGMENTS`.
+    """
     default = Limits()
-    return default._replace(
+    found = default._replace(
         log_max_bytes=settings.log_max_bytes or default.log_max_bytes,
         log_max_age=settings.log_max_age or default.log_max_age,
         log_segment_bytes=settings.log_segment_bytes,
         intake_max_bytes=settings.intake_max_bytes,
     )
+    if found.log_max_bytes < SEGMENTS * found.log_segment_bytes:
+        raise ConfigError(
+            f"log_max_bytes ({found.log_max_bytes}) is less than {SEGMENTS} times log_segment_bytes "
+            f"({found.log_segment_bytes}): RabbitMQ lets go of whole segments, and would keep nothing at times; "
+            f"give --log-segment-bytes {found.log_max_bytes // SEGMENTS} or less"
+        )
+    return found
 
 
 class Made(NamedTuple):

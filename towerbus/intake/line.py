@@ -210,6 +210,16 @@ class Line:
         self._calls.pop(call, None)
 
 
+def unanswered(before: str) -> str:
+    """Why an event is not confirmed while the connection is well.
+
+    Args:
+        before: What was wrong before it came about, or empty. It may be what is wrong still: of a permission that is
+            missing a broker tells only whoever publishes, and ends the connection.
+    """
+    return f"no answer from the broker (before that: {before})" if before else "no answer from the broker"
+
+
 def ids(events: Sequence[Event]) -> tuple[str, ...]:
     """The ids of events."""
     return tuple(event.id for event in events)
