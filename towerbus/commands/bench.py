@@ -3,53 +3,25 @@
 from __future__ import annotations
 
 import math
-import resource
-import secrets
-import ssl
 import sys
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import parse_qs, urlsplit
 
 import click
 import msgspec
-from click.core import ParameterSource
 
-from towerbus.bench import machine, report
+from towerbus.bench import report
 from towerbus.bench.content import MIN_SIZE
-from towerbus.bench.loads import WALK, Name, Shape
-from towerbus.bench.run import Run, Wish
-from towerbus.bench.target import target
-from towerbus.commands.urls import WEBSOCKET_URL, http_url, token_option, websocket_url
+from towerbus.bench.loads import Name
+from towerbus.bench.run import Run
+from towerbus.commands.bench_options import EVENTS, PAGES, wish
+from towerbus.commands.urls import WEBSOCKET_URL, token_option
 from towerbus.dialects import tower, v1
 from towerbus.errors import ConfigError, TowerbusError
 from towerbus.urls import shown
 
-EVENTS = 200
-"""Events, where no rate says how many there are in a time."""
-RATES = {Name.TOWER_DAY: 2000.0, Name.NAVIGATION: 100.0, Name.STORM: 100.0, Name.SLOW: 100.0}
-"""Events a second of the loads that go by the clock."""
-PAGES = 20
-SLOW_SHARE = 0.02
-BUSY_SHARE = 0.05
-_FILES = 200
-"""Descriptors that a process needs beside its clients'."""
-
-MOST_EVENTS = 10_000_000
-"""Events of a run, at the most: the plan of them all is in memory, and in every process."""
 MOST_TOPICS = 1_000_000
-"""Topics, or jobs, likewise."""
-_FOR = {
-    "jobs": {Name.TOWER_DAY},
-    "status_rate": {Name.TOWER_DAY},
-    "period": {Name.NAVIGATION},
-    "slow": {Name.SLOW},
-    "slow_rate": {Name.SLOW},
-    "busy": {Name.IDLE},
-    "topics": {Name.TOPIC, Name.NAVIGATION, Name.STORM, Name.SLOW, Name.IDLE},
-    "each": {Name.TOPIC, Name.STORM, Name.SLOW, Name.IDLE},
-}
-"""The loads in which an option means something, where these are not all."""
+"""Topics, or jobs, of a run at the most: they are in memory, and in every process."""
 
 
 class _Finite(click.FloatRange):
@@ -200,12 +172,11 @@ def bench(**given: Any) -> None:
     towerbus bench --load storm --clients 2000 --rate 200
     towerbus bench --url wss://tower.example.com/websocket/ --http https://tower.example.com --clients 500
     """  # noqa: D301, D205, D415 - click's mark, and click's first paragraph
-    _check_given(given)
-    wish = _wish(given)
+    wanted = wish(given)
     _check_file(given["file"])
     with _Progress() as progress:
-        outcome = Run(wish, progress.advance).go()
-    figures = report.result(wish, outcome, shown(given["url"]).strip("'"))
+        outcome = Run(wanted, progress.advance).go()
+    figures = report.result(wanted, outcome, shown(given["url"]).strip("'"))
     if given["file"] != "-":
         click.echo(report.table(figures))
     if given["file"] is not None:
@@ -218,30 +189,6 @@ def bench(**given: Any) -> None:
                 raise
             raise TowerbusError(f"--json: {given['file']!r} can't be written: {error.strerror}") from None
     sys.exit(0 if figures["true"] else 1)
-
-
-def _check_given(given: dict[str, Any]) -> None:
-    """Look for options that would mean nothing beside the others.
-
-    Raises:
-        click.UsageError: There is one.
-    """
-    context = click.get_current_context()
-
-    def was_given(name: str) -> bool:
-        return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-
-    load = Name(given["load"])
-    for name, loads in _FOR.items():
-        if was_given(name) and load not in loads:
-            option = "--" + name.replace("_", "-")
-            raise click.UsageError(f"{option} means nothing with --load {load}: it is for {', '.join(sorted(loads))}")
-    if was_given("seconds") and given["events"]:
-        raise click.UsageError("--events and --seconds both say how many events there are: give one of them")
-    if was_given("seconds") and not given["rate"] and (given["burst"] or load not in RATES):
-        raise click.UsageError(
-            "--seconds: without --rate the next events come when all clients have the last: give --rate"
-        )
 
 
 def _check_file(file: str | None) -> None:
@@ -261,128 +208,6 @@ def _check_file(file: str | None) -> None:
             path.unlink()
     except OSError as error:
         raise ConfigError(f"--json: {file!r} can't be written: {error.strerror}") from None
-
-
-def _wish(given: dict[str, Any]) -> Wish:
-    """What the options say.
-
-    Raises:
-        click.UsageError: They contradict each other.
-        ConfigError: One of them is not right.
-    """
-    shape, rate = _shape(given)
-    dialect = given["dialect"] or (v1.NAME if shape.name is Name.STORM else tower.NAME)
-    if shape.name is Name.STORM and dialect != v1.NAME:
-        raise click.UsageError(f"--load storm is about coming back with a position, which only {v1.NAME} has")
-    _check_files(shape.clients, given["processes"])
-    url = websocket_url(given["url"])
-    http = given["http"] or http_url(url)
-    if given["http"] is None and http == url:
-        raise click.UsageError(
-            "--http: give the HTTP listener's URL, where events are emitted; it can't be told from --url"
-        )
-    if (given["ca"] or given["insecure"]) and not (url.startswith("wss:") or http.startswith("https:")):
-        raise click.UsageError("--ca and --insecure are for wss: and https:, and neither URL is one")
-    own = parse_qs(urlsplit(url).query).get("token", [""])[0]
-    tls = _tls(given["ca"], insecure=given["insecure"])
-    events = given["events"] or (EVENTS if rate is None else max(1, round(rate * given["seconds"])))
-    if events > MOST_EVENTS:
-        raise click.UsageError(
-            f"{events:,} events are more than a run may have, {MOST_EVENTS:,}: "
-            "give a lower --events, --rate or --seconds"
-        )
-    warm_up = min(events // 10, 500) if given["warm_up"] is None else given["warm_up"]
-    return Wish(
-        target=target(
-            url,
-            "" if own else given["token"],
-            dialect,
-            shape.clients,
-            tls=tls,
-            sources=given["sources"],
-            compression=given["compression"],
-        ),
-        http=http,
-        token=given["token"] or own,
-        tls=tls,
-        shape=shape,
-        events=events,
-        warm_up=warm_up,
-        rate=rate,
-        burst=given["burst"] or 1,
-        size=given["size"],
-        processes=min(given["processes"], shape.clients),
-        window=given["window"],
-        period=given["period"],
-        slow_rate=given["slow_rate"],
-        patience=given["patience"],
-        parts=machine.watched(given["pids"], _ports(url, http)),
-    )
-
-
-def _shape(given: dict[str, Any]) -> tuple[Shape, float | None]:
-    """The load, and events a second; None where the next come when all clients have the last."""
-    name, clients = Name(given["load"]), given["clients"]
-    rate = given["rate"] or (None if given["burst"] else RATES.get(name))
-    if given["burst"] and (given["rate"] or name in RATES):
-        raise click.UsageError(
-            "--burst waits for all clients, and this load goes by the clock: give --rate, or neither"
-        )
-    share = 0.0
-    if name is Name.TOWER_DAY and rate is not None:
-        rate += given["status_rate"]
-        share = given["status_rate"] / rate
-    topics = given["topics"] or (PAGES if name is Name.NAVIGATION else 1)
-    if name is Name.NAVIGATION and topics <= WALK:
-        raise click.UsageError(f"--topics: a client sees {WALK} pages at once, so there must be more than that")
-    if name is not Name.NAVIGATION and given["each"] > topics:
-        raise click.UsageError(f"--each: there are only {topics} topics; give --topics")
-    few = given["slow"] or math.ceil(clients * SLOW_SHARE) if name is Name.SLOW else 0
-    few = given["busy"] or math.ceil(clients * BUSY_SHARE) if name is Name.IDLE else few
-    if few > clients:
-        raise click.UsageError(f"--{'slow' if name is Name.SLOW else 'busy'}: there are only {clients} clients")
-    mark = f"bench-{secrets.token_hex(2)}." if given["mark"] is None else given["mark"]
-    shape = Shape(
-        name=name,
-        clients=clients,
-        few=few,
-        topics=topics,
-        each=given["each"],
-        jobs=given["jobs"],
-        status_share=share,
-        mark=mark,
-    )
-    return shape, rate
-
-
-def _check_files(clients: int, processes: int) -> None:
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = -(-clients // processes) + _FILES
-    if most != resource.RLIM_INFINITY and wanted > most:
-        raise ConfigError(
-            f"--clients: a process may open {most} files (ulimit -Hn) and would need {wanted}: give --processes "
-            f"{-(-clients // max(1, most - _FILES))} or more, or raise the limit"
-        )
-
-
-def _tls(ca: str | None, *, insecure: bool) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=ca)
-    except ssl.SSLError as error:
-        raise ConfigError(f"--ca: {ca} holds no certificates that can be read: {error.reason}") from None
-    if insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def _ports(url: str, http: str) -> list[tuple[str, str, int]]:
-    """Where the parts of the server that clients and producers see listen."""
-    found = []
-    for name, each, plain, secure in (("server", url, "ws", "wss"), ("http", http, "http", "https")):
-        parts = urlsplit(each)
-        found.append((name, parts.hostname or "", parts.port or {plain: 80, secure: 443}.get(parts.scheme, 0)))
-    return found
 
 
 class _Progress:
