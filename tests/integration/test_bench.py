@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -403,6 +404,28 @@ def test_a_server_that_says_nothing_is_not_waited_for_for_ever(bus):
         url = f"ws://127.0.0.1:{silent.getsockname()[1]}/websocket/"
         done = run("--url", url, "--http", bus.http_url, "--clients", "5", "--patience", "0.5", code=1)
     assert "clients are still waiting for the server after 0.5 s without any progress" in done.stderr
+
+
+@pytest.mark.parametrize(("files", "advice"), [(100, False), (300, True)])
+def test_a_limit_of_files_is_told_with_what_helps(files, advice):
+    """More processes help only where each may open more than it needs beside its clients."""
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+
+    done = subprocess.run(
+        [TOWERBUS, "bench", "--clients", "200", "--token", "x"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment(),
+        preexec_fn=limit,  # noqa: PLW1509 - this process has no other threads
+        check=False,
+    )
+    assert done.returncode == 1
+    assert f"may open {files} files" in done.stderr
+    assert "raise the limit" in done.stderr
+    assert ("--processes 2" in done.stderr) == advice
 
 
 def test_what_is_refused_is_said(bus, tmp_path):

@@ -169,9 +169,9 @@ def _check_files(clients: int, processes: int) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = -(-clients // processes) + _FILES
     if most != resource.RLIM_INFINITY and wanted > most:
+        more = f"give --processes {-(-clients // (most - _FILES))} or more, or " if most > _FILES else ""
         raise ConfigError(
-            f"--clients: a process may open {most} files (ulimit -Hn) and would need {wanted}: give --processes "
-            f"{-(-clients // max(1, most - _FILES))} or more, or raise the limit"
+            f"--clients: a process may open {most} files (ulimit -Hn) and would need {wanted}: {more}raise the limit"
         )
 
 
