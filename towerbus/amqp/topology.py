@@ -19,7 +19,6 @@ from towerbus.amqp.connection import Connection
 from towerbus.amqp.errors import NOT_FOUND, PRECONDITION_FAILED, ChannelClosed, Mismatch
 from towerbus.amqp.names import DEAD, INTAKE, LOG, Limits, Names
 from towerbus.config import Settings
-from towerbus.errors import ConfigError
 
 __all__ = [
     "DEAD",
@@ -51,25 +50,28 @@ where each is larger than the whole log may be: then nothing is left, also of wh
 
 
 def limits(settings: Settings) -> Limits:
-    """What the configuration says that the objects may hold.
-
-    Raises:
-        ConfigError: The log has no room for `SEGMENTS`.
-    """
+    """What the configuration says that the objects may hold."""
     default = Limits()
-    found = default._replace(
+    return default._replace(
         log_max_bytes=settings.log_max_bytes or default.log_max_bytes,
         log_max_age=settings.log_max_age or default.log_max_age,
         log_segment_bytes=settings.log_segment_bytes,
         intake_max_bytes=settings.intake_max_bytes,
     )
-    if found.log_max_bytes < SEGMENTS * found.log_segment_bytes:
-        raise ConfigError(
-            f"log_max_bytes ({found.log_max_bytes}) is less than {SEGMENTS} times log_segment_bytes "
-            f"({found.log_segment_bytes}): RabbitMQ lets go of whole segments, and would keep nothing at times; "
-            f"give --log-segment-bytes {found.log_max_bytes // SEGMENTS} or less"
-        )
-    return found
+
+
+def too_small(limits: Limits) -> str:
+    """What is to be feared where the log has no room for `SEGMENTS`; else empty.
+
+    It is no mistake that ends anything: what the log of a running installation was declared with can't be changed.
+    """
+    if limits.log_max_bytes >= SEGMENTS * limits.log_segment_bytes:
+        return ""
+    return (
+        f"log_max_bytes ({limits.log_max_bytes}) is less than {SEGMENTS} times log_segment_bytes "
+        f"({limits.log_segment_bytes}): RabbitMQ lets go of whole segments, and may keep nothing at times; raise "
+        "the one or lower the other (a log that is there has to be deleted for it)"
+    )
 
 
 class Made(NamedTuple):

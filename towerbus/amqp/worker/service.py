@@ -13,7 +13,7 @@ from twisted.logger import Logger
 
 from towerbus.amqp.connection import Connection
 from towerbus.amqp.service import AmqpService
-from towerbus.amqp.topology import Names, limits
+from towerbus.amqp.topology import Names, limits, too_small
 from towerbus.amqp.url import Broker, of_bus
 from towerbus.amqp.worker.ends import Lighter, TooHeavy
 from towerbus.amqp.worker.session import PREFETCH, STEP, Session, Setup
@@ -116,9 +116,10 @@ def worker(settings: Settings, reactor: Any) -> IService:
         ConfigError: The settings can't be carried out.
     """
     broker = of_bus(settings.bus)
-    setup = Setup(
-        Names(broker.prefix), limits(settings), record_pause=settings.record_pause, max_payload=settings.max_payload
-    )
+    held = limits(settings)
+    if reason := too_small(held):
+        _log.warn("log_small: {reason}", reason=reason)
+    setup = Setup(Names(broker.prefix), held, record_pause=settings.record_pause, max_payload=settings.max_payload)
 
     def hopeless(text: str) -> None:
         give_up(reactor, f"{WORKER}: {text}")
