@@ -387,10 +387,12 @@ def test_who_finds_it_closed_at_once_shares_the_next_connection(url, broker):
             emit(emitter, number)
 
     calls = [Call(busy, number) for number in range(8)]
-    for _ in range(40):
-        publisher(emitter)
-        emitter.close()
-    stop.set()
+    try:
+        for _ in range(40):
+            publisher(emitter)
+            emitter.close()
+    finally:
+        stop.set()
     for call in calls:
         call.done()
     emitter.close()
@@ -406,7 +408,7 @@ def test_a_user_whose_permission_is_missing_is_told_so_whenever_its_time_ends(ur
         with Emitter(url.replace("tb:tb@", "reader:pw@"), timeout=0.7) as emitter:
             for _ in range(5):
                 assert "permission" in str(failed(emit, emitter, 1))
-        assert len(caplog.records) < 12, "it takes more and more time before it tries again"
+        assert len(caplog.records) < 12, "it takes its time before it tries again"
     finally:
         broker.api("DELETE", "/api/users/reader")
 

@@ -196,7 +196,7 @@ class Publisher:
         self._settled.set()
         log.info("connected to %s", self._broker)
         self._ready = self._ever = True
-        self._why = ""
+        self._pauses, self._why = 0, ""
         self._publish()
 
     def answered(self, error: Unpublished | None) -> None:
@@ -207,8 +207,7 @@ class Publisher:
             else:
                 self._line.unsent()
         if error is None:
-            self._pauses = self._rests = 0
-            self._why = self._before = ""
+            self._rests, self._why, self._before = 0, "", ""
             self._publish()
             self._end_if_done()
         else:
@@ -242,7 +241,9 @@ class Publisher:
         if done:
             self._loop.stop()
         else:
-            self._loop.call_later(_pause(FIRST_PAUSE, LONGEST_PAUSE, self._pauses), self._connect)
+            # One that is refused comes about again and again, and would end as often.
+            first = LONGEST_PAUSE if found.refused else FIRST_PAUSE
+            self._loop.call_later(_pause(first, LONGEST_PAUSE, self._pauses), self._connect)
             self._pauses += 1
 
     def _rested(self) -> None:

@@ -44,11 +44,6 @@ _OPTIONS = {
 }
 
 
-SEGMENTS = 4
-"""Segments that the log has room for, at the least. RabbitMQ lets go of all but the newest, which may just have begun,
-where each is larger than the whole log may be: then nothing is left, also of what nobody has read yet."""
-
-
 def limits(settings: Settings) -> Limits:
     """What the configuration says that the objects may hold."""
     default = Limits()
@@ -57,20 +52,6 @@ def limits(settings: Settings) -> Limits:
         log_max_age=settings.log_max_age or default.log_max_age,
         log_segment_bytes=settings.log_segment_bytes,
         intake_max_bytes=settings.intake_max_bytes,
-    )
-
-
-def too_small(limits: Limits) -> str:
-    """What is to be feared where the log has no room for `SEGMENTS`; else empty.
-
-    It is no mistake that ends anything: what the log of a running installation was declared with can't be changed.
-    """
-    if limits.log_max_bytes >= SEGMENTS * limits.log_segment_bytes:
-        return ""
-    return (
-        f"log_max_bytes ({limits.log_max_bytes}) is less than {SEGMENTS} times log_segment_bytes "
-        f"({limits.log_segment_bytes}): RabbitMQ lets go of whole segments, and may keep nothing at times; raise "
-        "the one or lower the other (a log that is there has to be deleted for it)"
     )
 
 

@@ -71,13 +71,7 @@ def wish(given: dict[str, Any]) -> Wish:
         raise click.UsageError("--ca and --insecure are for wss: and https:, and neither URL is one")
     own = parse_qs(urlsplit(url).query).get("token", [""])[0]
     tls = _tls(given["ca"], insecure=given["insecure"])
-    events = given["events"] or (EVENTS if rate is None else max(1, round(rate * given["seconds"])))
-    if events > MOST_EVENTS:
-        raise click.UsageError(
-            f"{events:,} events are more than a run may have, {MOST_EVENTS:,}: "
-            "give a lower --events, --rate or --seconds"
-        )
-    warm_up = min(events // 10, 500) if given["warm_up"] is None else given["warm_up"]
+    events, warm_up = _events(given, rate)
     return Wish(
         target=target(
             url,
@@ -128,6 +122,29 @@ def _check_given(given: dict[str, Any]) -> None:
         raise click.UsageError(
             "--seconds: without --rate the next events come when all clients have the last: give --rate"
         )
+
+
+def _events(given: dict[str, Any], rate: float | None) -> tuple[int, int]:
+    """How many events there are, and how many before them that are not measured.
+
+    Raises:
+        click.UsageError: More than a run may have.
+    """
+    # The product may be more than any integer: it is bounded before it is made one.
+    events = given["events"] or (EVENTS if rate is None else rate * given["seconds"])
+    if events > MOST_EVENTS:
+        raise click.UsageError(
+            f"{events:,.0f} events are more than a run may have, {MOST_EVENTS:,}: "
+            "give a lower --events, --rate or --seconds"
+        )
+    events = max(1, round(events))
+    warm_up = min(events // 10, 500) if given["warm_up"] is None else given["warm_up"]
+    if events + warm_up > MOST_EVENTS:
+        raise click.UsageError(
+            f"{events:,} events and {warm_up:,} before them are more than a run may have, {MOST_EVENTS:,}: "
+            "give a lower --warm-up"
+        )
+    return events, warm_up
 
 
 def _shape(given: dict[str, Any]) -> tuple[Shape, float | None]:

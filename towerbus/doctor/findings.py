@@ -117,6 +117,8 @@ def workers(told: Mapping[str, Any]) -> Iterable[Finding]:
         yield ok("workers", f"{len(readers)} workers are connected: one is active, {standby} by its side")
 
 
+SEGMENTS = 4
+"""Segments that a log has to have room for."""
 _ANEW = " of the worker, and make the log anew"
 """What an option of a stream needs: its arguments are fixed when it is declared."""
 
@@ -149,13 +151,30 @@ def retention(
     if cut and span is not None and span < window:
         text = f"the log reaches back {span:.0f} s only, promised are {window:g} s: it is full"
         found.append(error("retention", text, f"raise --log-max-bytes{then}"))
-    if segment_bytes * 4 > max_bytes:
-        text = f"segments of {segment_bytes} bytes in a log of {max_bytes}: it lets go of a quarter or more at once"
-        found.append(warning("segments", text, f"lower --log-segment-bytes{then}"))
+    found += segments(segment_bytes, max_bytes)
     if found:
         return found
     reach = "it is empty" if span is None else f"it reaches back {span:.0f} s now"
     return [ok("retention", f"the log keeps {max_age:g} s ({reach}), promised are {window:g} s")]
+
+
+def segments(segment_bytes: int, max_bytes: int) -> list[Finding]:
+    """Judge whether a log has room for enough segments; only where it has not is there anything to say.
+
+    RabbitMQ lets go of all but the newest segment, which may just have begun, where each is larger than the whole log
+    may be: nothing is left then, also of what nobody has read yet.
+
+    Args:
+        segment_bytes: Bytes in a segment; 0 where it lets go of single records.
+        max_bytes: Bytes that the log is told to keep.
+    """
+    if segment_bytes * SEGMENTS <= max_bytes:
+        return []
+    text = (
+        f"segments of {segment_bytes} bytes in a log of {max_bytes}: it lets go of whole ones, "
+        "a quarter of itself or more at once, and may keep nothing at times"
+    )
+    return [warning("segments", text, f"lower --log-segment-bytes, or raise --log-max-bytes{_ANEW}")]
 
 
 def clock(theirs: float, ours: float, whose: str) -> Finding:

@@ -13,11 +13,12 @@ from twisted.logger import Logger
 
 from towerbus.amqp.connection import Connection
 from towerbus.amqp.service import AmqpService
-from towerbus.amqp.topology import Names, limits, too_small
+from towerbus.amqp.topology import Names, limits
 from towerbus.amqp.url import Broker, of_bus
 from towerbus.amqp.worker.ends import Lighter, TooHeavy
 from towerbus.amqp.worker.session import PREFETCH, STEP, Session, Setup
 from towerbus.config import Settings
+from towerbus.doctor import findings
 from towerbus.giving_up import give_up
 from towerbus.ops.notify import Condition, Notify, Supervised
 from towerbus.ops.reload import Reload
@@ -117,8 +118,8 @@ def worker(settings: Settings, reactor: Any) -> IService:
     """
     broker = of_bus(settings.bus)
     held = limits(settings)
-    if reason := too_small(held):
-        _log.warn("log_small: {reason}", reason=reason)
+    for found in findings.segments(held.log_segment_bytes, held.log_max_bytes):
+        _log.warn("log_small: {text}: {mend}", text=found.text, mend=found.mend)
     setup = Setup(Names(broker.prefix), held, record_pause=settings.record_pause, max_payload=settings.max_payload)
 
     def hopeless(text: str) -> None:
