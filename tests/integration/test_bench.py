@@ -2,36 +2,20 @@
 
 import json
 import os
-import signal
-import socket
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from support.benching import TOWERBUS, measured, run_bench
 from support.certificates import Certificates
 from support.proxy_lies import LyingProxy
 from support.proxy_links import TO_CLIENT
-from support.running import environment, finish, running_towerbus, start, wait_for
+from support.running import environment, running_towerbus
 from support.server import running_server
 from support.worker import running_worker
 
 pytestmark = pytest.mark.long
 
-TOWERBUS = str(Path(sys.executable).with_name("towerbus"))
 V1 = ["--dialect", "towerbus.v1"]
-
-
-def run(*words, code=0):
-    done = subprocess.run([TOWERBUS, "bench", *words], capture_output=True, text=True, timeout=120, env=environment())
-    assert done.returncode == code, (done.stdout, done.stderr)
-    assert "Traceback" not in done.stderr
-    return done
-
-
-def measured(bus, *words, code=0, url=None):
-    done = run("--url", url or bus.ws_url, "--http", bus.http_url, "--patience", "10", "--json", "-", *words, code=code)
-    return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
@@ -73,12 +57,13 @@ def test_compressed_deliveries_are_counted_too(tmp_path, words):
         assert figures["compression"] is True
         assert figures["deliveries"] >= 40
         assert (
-            "compressed" in run("--url", bus.ws_url, "--http", bus.http_url, "--compression", "--clients", "5").stdout
+            "compressed"
+            in run_bench("--url", bus.ws_url, "--http", bus.http_url, "--compression", "--clients", "5").stdout
         )
 
 
 def test_a_server_that_does_not_compress_is_told_of(bus):
-    done = run("--url", bus.ws_url, "--http", bus.http_url, "--compression", "--clients", "5", code=1)
+    done = run_bench("--url", bus.ws_url, "--http", bus.http_url, "--compression", "--clients", "5", code=2)
     assert "start it with --compression on" in done.stderr
 
 
@@ -148,7 +133,9 @@ def test_what_it_costs_is_measured_where_the_server_is_here(bus):
 
 def test_the_table_is_for_people_and_the_file_for_programs(bus, tmp_path):
     file = tmp_path / "result.json"
-    done = run("--url", bus.ws_url, "--http", bus.http_url, "--clients", "20", "--events", "10", "--json", str(file))
+    done = run_bench(
+        "--url", bus.ws_url, "--http", bus.http_url, "--clients", "20", "--events", "10", "--json", str(file)
+    )
     assert done.stdout.startswith("topic: 20 clients (tower), 10 events of 300 bytes, one in flight\n")
     assert "200 deliveries: all true" in done.stdout
     assert bus.token not in done.stdout + file.read_text()
@@ -270,7 +257,7 @@ def test_a_slow_client_that_is_back_before_the_end_has_everything(bus):
 def test_a_failure_while_events_go_out_by_the_clock_is_said(bus):
     with LyingProxy(bus.ws_url, "dismiss") as proxy:
         words = ["--clients", "6", "--rate", "50", "--events", "100", "--warm-up", "0", "--http", bus.http_url]
-        assert "is the token right" in run("--url", proxy.url, *words, code=1).stderr
+        assert "is the token right" in run_bench("--url", proxy.url, *words, code=2).stderr
 
 
 def test_one_in_flight_ends_when_the_event_does_not_come(bus):
@@ -316,10 +303,10 @@ def test_over_tls(secured):
         "--json",
         "-",
     ]
-    figures = json.loads(run(*words, "--ca", authority).stdout)
+    figures = json.loads(run_bench(*words, "--ca", authority).stdout)
     assert (figures["tls"], figures["true"], figures["deliveries"]) == (True, True, 1200)
-    assert json.loads(run(*words, "--insecure", *V1).stdout)["deliveries"] == 1200
-    assert "--ca FILE" in run(*words, code=1).stderr
+    assert json.loads(run_bench(*words, "--insecure", *V1).stdout)["deliveries"] == 1200
+    assert "--ca FILE" in run_bench(*words, code=2).stderr
 
 
 def test_slow_readers_get_what_tls_holds_already(secured, blocking_proxy):
@@ -329,7 +316,7 @@ def test_slow_readers_get_what_tls_holds_already(secured, blocking_proxy):
     http.delay(1.0, TO_CLIENT)
     words = ["--load", "slow", "--clients", "4", "--slow", "2", "--slow-rate", "1000", "--size", "3000"]
     words += ["--rate", "3", "--events", "1", "--warm-up", "0", "--patience", "5", "--json", "-"]
-    figures = json.loads(run(*url, "--http", f"https://localhost:{http.port}", "--ca", authority, *words).stdout)
+    figures = json.loads(run_bench(*url, "--http", f"https://localhost:{http.port}", "--ca", authority, *words).stdout)
     assert (figures["true"], figures["deliveries"]) == (True, 4)
 
 
@@ -344,138 +331,3 @@ def test_with_a_broker_in_the_path(vhost, broker, tmp_path):
             assert figures["true"] is True
             assert [part["name"] for part in figures["parts"]] == ["worker", "server"]
             assert figures["cpu_us"] == pytest.approx(sum(part["cpu_us"] for part in figures["parts"]), abs=0.01)
-
-
-@pytest.mark.parametrize(
-    ("words", "code", "part"),
-    [
-        (["--url", "ws://127.0.0.1:1/websocket/", "--http", "http://127.0.0.1:1"], 1, "can't connect to 127.0.0.1:1"),
-        (["--url", "ws://127.0.0.1:1/websocket/"], 2, "--http"),
-        (["--url", "http://h"], 1, "not the URL of a WebSocket"),
-        (["--url", "ws://no.such.host.invalid:8051/"], 1, "no.such.host.invalid"),
-        (["--load", "storm", "--dialect", "tower"], 2, "towerbus.v1"),
-        (["--load", "slow", "--burst", "3"], 2, "--burst"),
-        (["--load", "navigation", "--topics", "3"], 2, "--topics"),
-        (["--each", "3"], 2, "--each"),
-        (["--load", "idle", "--busy", "2000"], 2, "--busy"),
-        (["--pid", "worker"], 1, "NAME=PID"),
-        (["--pid", "worker=999999999"], 1, "NAME=PID"),
-        (["--mark", "a b"], 1, "letters"),
-        (["--clients", "100000000"], 1, "--processes"),
-        (["--clients", "70000", "--processes", "100", "--source", "127.0.0.1"], 1, "--source"),
-        (["--source", "::1", "--clients", "2"], 1, "same kind"),
-        (["--token", "a b"], 1, "copied whole"),
-        (["--source", "here"], 1, "got 'here'"),
-        (["--source", "192.0.2.1"], 1, "192.0.2.1 is not an address of this machine"),
-        (["--pid", "all=1"], 1, "has the bench itself in it"),
-        (["--rate", "nan"], 2, "not a finite number"),
-        (["--rate", "10", "--seconds", "inf"], 2, "not a finite number"),
-        (["--patience", "nan"], 2, "not a finite number"),
-        (["--rate", "1e9"], 2, "10,000,000,000 events are more than a run may have"),
-        (["--rate", "1e308", "--seconds", "1e308"], 2, "events are more than a run may have"),
-        (["--warm-up", "100000000"], 2, "give a lower --warm-up"),
-        (["--topics", "100000000"], 2, "--topics"),
-        (["--load", "tower-day", "--jobs", "100000000"], 2, "--jobs"),
-        (["--jobs", "3"], 2, "it is for tower-day"),
-        (["--load", "slow", "--busy", "3"], 2, "it is for idle"),
-        (["--seconds", "3"], 2, "give --rate"),
-        (["--events", "3", "--rate", "10", "--seconds", "3"], 2, "give one of them"),
-        (["--insecure"], 2, "wss:"),
-        (["--json", "/nonexistent/result.json"], 1, "--json: '/nonexistent/result.json' can't be written"),
-        (["--json", ""], 1, "--json: '' can't be written"),
-    ],
-)  # fmt: skip
-def test_mistakes_are_one_line_of_error(words, code, part):
-    assert part in run(*words, code=code).stderr
-
-
-def test_more_topics_than_a_client_may_have_are_told_in_the_servers_words(bus):
-    words = ["--clients", "3", "--topics", "1001", "--each", "1001", "--http", bus.http_url, "--patience", "60"]
-    assert "refused: client 0: " in run("--url", bus.ws_url, *words, code=1).stderr
-
-
-def test_events_of_which_none_is_confirmed_are_no_untruth_but_a_run_that_cant_be_done(bus):
-    http = bus.http_url.replace("http:", "https:")
-    words = ["--url", bus.ws_url, "--clients", "3", "--insecure", "--http", http]
-    assert "--http: no event was ever confirmed" in run(*words, code=1).stderr
-
-
-def test_a_server_that_says_nothing_is_not_waited_for_for_ever(bus):
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"ws://127.0.0.1:{silent.getsockname()[1]}/websocket/"
-        done = run("--url", url, "--http", bus.http_url, "--clients", "5", "--patience", "0.5", code=1)
-    assert "clients are still waiting for the server after 0.5 s without any progress" in done.stderr
-
-
-@pytest.mark.parametrize(("files", "advice"), [(100, False), (300, True)])
-def test_a_limit_of_files_is_told_with_what_helps(files, advice):
-    """More processes help only where each may open more than it needs beside its clients."""
-    limited = ["sh", "-c", f'ulimit -n {files}; exec "$0" "$@"', TOWERBUS, "bench", "--clients", "200", "--token", "x"]
-    done = subprocess.run(limited, capture_output=True, text=True, timeout=60, env=environment(), check=False)
-    assert done.returncode == 1
-    assert f"may open {files} files" in done.stderr
-    assert "raise the limit" in done.stderr
-    assert ("--processes 2" in done.stderr) == advice
-
-
-def test_what_is_refused_is_said(bus, tmp_path):
-    url, http = bus.ws_url.split("?")[0], ["--http", bus.http_url, "--clients", "3"]
-    assert "is the token right" in run("--url", url, "--token", "x", *http, code=1).stderr
-    assert "404" in run("--url", url.replace("websocket", "elsewhere"), "--token", bus.token, *http, code=1).stderr
-    key = tmp_path / "key"
-    key.write_text("k" * 40)
-    words = ["token", "--key", str(key), "--user", "7"]
-    token = subprocess.run([TOWERBUS, *words], capture_output=True, text=True, check=True).stdout.strip()
-    with running_towerbus(tmp_path, "--auth", f"jwt:{key}") as guarded:
-        common = [
-            "--url",
-            f"{guarded.ws_url.split('?')[0]}?token={token}",
-            "--http",
-            guarded.http_url,
-            "--clients",
-            "3",
-        ]
-        assert "grant" in run(*common, code=1).stderr
-        said = run(*common, "--load", "tower-day", code=1).stderr
-        assert "denies job_events-" in said
-        assert "--subscribe" in said
-
-
-@pytest.fixture
-def benching(bus, tmp_path):
-    """A bench of two processes that would go on for a minute, and their ids."""
-    urls = ["--url", bus.ws_url, "--http", bus.http_url]
-    benching = start(
-        [TOWERBUS, "bench", *urls, "--clients", "20", "--rate", "20", "--seconds", "60", "--processes", "2"], tmp_path
-    )
-
-    def children():
-        found = subprocess.run(
-            ["ps", "--no-headers", "-o", "pid", "--ppid", str(benching.pid)], capture_output=True, text=True
-        )
-        return [int(pid) for pid in found.stdout.split()]
-
-    wait_for(lambda: len(children()) == 2, 20, "the processes with the clients")
-    pids = children()
-    yield benching, pids
-    benching.kill()
-    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 20, "their end")
-
-
-def test_ctrl_c_ends_it_and_its_processes(benching):
-    benching[0].send_signal(signal.SIGINT)
-    code, out, err = finish(benching[0], 20)
-    assert (code, out, err.strip()) == (130, "", "")
-
-
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_its_processes_do_not_outlive_it(benching, how):
-    benching[0].send_signal(how)
-    assert finish(benching[0], 20)[0] == -how
-
-
-def test_a_process_with_clients_that_is_killed_is_told_of(benching):
-    os.kill(benching[1][0], signal.SIGKILL)
-    code, _, err = finish(benching[0], 20)
-    assert code == 1
-    assert "a process with clients has ended" in err

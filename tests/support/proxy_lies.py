@@ -166,6 +166,11 @@ class LyingProxy:
         kept.clear()
         return [frame, _close(1013)]
 
+    def _starve(self, client, frame, kept):
+        """Nothing more, though the connection stays."""
+        kept.append(frame)
+        return []
+
     def _starve_and_close(self, client, frame, kept):
         """Nothing of ten events, and the close of one who reads slowly."""
         kept.append(frame)

@@ -20,13 +20,14 @@ class Board:
         target: For each process, after how many it shall tell that it has them all.
         faults: For each process how many untruths it has found.
         arriving: For each process how many clients are not yet let in, or not yet subscribed.
+        hurried: One number, 1 when nobody shall wait any more for what has not come.
     """
 
     def __init__(self, events: int, processes: int) -> None:
-        sizes = [events, processes, processes, processes, processes]
+        sizes = [events, processes, processes, processes, processes, 1]
         view = memoryview(mmap.mmap(-1, max(1, sum(sizes)) * _DOUBLE)).cast("d")
         starts = [sum(sizes[:number]) for number in range(len(sizes))]
-        self.sent, self.delivered, self.target, self.faults, self.arriving = (
+        self.sent, self.delivered, self.target, self.faults, self.arriving, self.hurried = (
             view[start : start + size] for start, size in zip(starts, sizes, strict=True)
         )
 

@@ -78,7 +78,15 @@ class Crowd:
         self._place, self._shape, self._schedule, self._board = place, shape, schedule, board
         self._target = target
         self._period, self._slow_rate = period, slow_rate
-        self._talk = Talk(schedule, content, target.subprotocol, self.faults, board.when, time.monotonic)
+        self._talk = Talk(
+            schedule,
+            content,
+            target.subprotocol,
+            self.faults,
+            board.when,
+            time.monotonic,
+            token=target.shows_token,
+        )
         self._reader = Reader(self._talk, self.faults, self._end, compression=target.compression)
         self._talk.on_reply, self._talk.on_caught_up = self._replied, self._caught_up
         self.clients = [

@@ -160,7 +160,9 @@ def _run(
     patience: float,
 ) -> None:
     """Be a process with clients, until whoever began it is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # What a terminal or timeout(1) sends to the whole group is for the one that began us: it has an account to ask for.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     for each in others:
         each.close()
     with contextlib.suppress(OSError):
@@ -211,7 +213,7 @@ def _serve(crowd: Crowd, pipe: Connection, board: Board, place: int, patience: f
             case ("cut",):
                 crowd.cut()
             case ("finish", int(end), bool(stopped)):
-                pipe.send(("done", _finish(crowd, end, HASTE if stopped else patience)))
+                pipe.send(("done", _finish(crowd, board, end, min(HASTE, patience) if stopped else patience)))
 
 
 def _settle(crowd: Crowd, board: Board, place: int, patience: float) -> float:
@@ -233,7 +235,7 @@ def _settle(crowd: Crowd, board: Board, place: int, patience: float) -> float:
     return time.monotonic() - start
 
 
-def _finish(crowd: Crowd, end: int, patience: float) -> dict[str, Any]:
+def _finish(crowd: Crowd, board: Board, end: int, patience: float) -> dict[str, Any]:
     """Serve until all have everything, or nothing more comes, and for a moment more; then close the account.
 
     `cpu` is what the process has needed until the last progress, and `at` is when that was: waiting is no work.
@@ -246,7 +248,7 @@ def _finish(crowd: Crowd, end: int, patience: float) -> dict[str, Any]:
         state = (left, crowd.delivered, crowd.arriving)
         if state != last:
             last, since, cpu = state, time.monotonic(), time.process_time()
-        elif time.monotonic() - since > (min(HASTE, patience) if crowd.faults.total else patience):
+        elif time.monotonic() - since > (min(HASTE, patience) if crowd.faults.total or board.hurried[0] else patience):
             break
     _serve_for(crowd, AFTERMATH)
     return crowd.close(end) | {"cpu": cpu, "at": since}

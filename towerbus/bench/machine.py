@@ -58,13 +58,18 @@ def watched(given: Sequence[str], ports: Iterable[tuple[str, str, int]]) -> list
         ports: Names of parts, with host and port: who listens there, if that is on this machine.
 
     Raises:
-        ConfigError: What is given is not of that form, there is no such process, or it would be counted twice.
+        ConfigError: What is given is not of that form, there is no such process, or it is given or would be counted
+            twice.
     """
     found: dict[str, set[int]] = {}
     for each in given:
         name, _, text = each.partition("=")
-        if not name or not text.isdigit() or not (_PROC / text).exists():
-            raise ConfigError(f"--pid: got {each!r}; wanted is NAME=PID with a process of this machine")
+        if not name or not text.isascii() or not text.isdigit():
+            raise ConfigError(f"--pid: got {each!r}; wanted is NAME=PID, such as worker=4711")
+        if not (_PROC / text).exists():
+            raise ConfigError(f"--pid: got {each!r}; there is no process {text} on this machine")
+        if int(text) in found.get(name, ()):
+            raise ConfigError(f"--pid: {each!r} is given twice")
         found.setdefault(name, set()).add(int(text))
     families = {name: {one for pid in pids for one in _family(pid)} for name, pids in found.items()}
     _check_apart(families)

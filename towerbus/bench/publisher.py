@@ -9,12 +9,16 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from towerbus import posting
+from towerbus.bench.client import said
 from towerbus.bench.content import Content
 from towerbus.bench.schedule import Schedule
+from towerbus.errors import TowerbusError
 from towerbus.event import Event
 
 TIMEOUT = 20.0
-"""Seconds in which events must be confirmed."""
+"""Seconds in which events must be confirmed, at the most."""
+REACH = 5.0
+"""Seconds in which the listener must be reached, before clients are put to work."""
 
 
 class Publisher:
@@ -26,6 +30,7 @@ class Publisher:
         schedule: Which events there are.
         content: What is in them.
         tls: How to talk TLS, for `https:`.
+        patience: Seconds in which events must be confirmed, where that is less than `TIMEOUT`.
 
     Raises:
         ConfigError: The URL or the token can't be one.
@@ -34,18 +39,45 @@ class Publisher:
         retried: How often the server asked to be tried again, or did not answer.
     """
 
-    def __init__(self, url: str, token: str, schedule: Schedule, content: Content, tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        schedule: Schedule,
+        content: Content,
+        tls: ssl.SSLContext | None,
+        patience: float,
+    ) -> None:
         self._target = posting.target(url, token)
         self._schedule, self._content = schedule, content
         parts = urlsplit(self._target.url)
         self._path = parts.path
         host = parts.hostname or ""
+        self._timeout = min(TIMEOUT, patience)
         self._connection: http.client.HTTPConnection = (
-            http.client.HTTPSConnection(host, parts.port, timeout=TIMEOUT, context=tls)
+            http.client.HTTPSConnection(host, parts.port, timeout=self._timeout, context=tls)
             if parts.scheme == "https"
-            else http.client.HTTPConnection(host, parts.port, timeout=TIMEOUT)
+            else http.client.HTTPConnection(host, parts.port, timeout=self._timeout)
         )
         self.retried = 0
+
+    def check(self) -> None:
+        """See that the listener can be reached at all.
+
+        Raises:
+            TowerbusError: It can't.
+        """
+        connection = self._connection
+        connection.timeout = min(self._timeout, REACH)
+        try:
+            connection.connect()
+        except OSError as error:
+            odd = isinstance(error, TimeoutError | ssl.SSLError) and not isinstance(error, ssl.SSLCertVerificationError)
+            hint = "; does that port speak TLS?" if odd and isinstance(connection, http.client.HTTPSConnection) else ""
+            raise TowerbusError(f"--http: can't connect to {self._target.url}: {said(error)}{hint}") from None
+        finally:
+            connection.close()
+            connection.timeout = self._timeout
 
     def body(self, numbers: Sequence[int]) -> bytes:
         """The body of a request with these events."""
@@ -61,8 +93,8 @@ class Publisher:
             NotConfirmed: They were not confirmed in time.
             PeerError: They are refused for good: the token has no grant to emit to a topic.
         """
-        end = time.monotonic() + TIMEOUT
-        attempts = posting.Attempts(tuple(self._content.id(number) for number in numbers), TIMEOUT)
+        end = time.monotonic() + self._timeout
+        attempts = posting.Attempts(tuple(self._content.id(number) for number in numbers), self._timeout)
         while (left := end - time.monotonic()) > 0:
             try:
                 status, said = self._post(body)

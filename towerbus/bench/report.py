@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from towerbus.bench.ledger import KINDS
-from towerbus.bench.loads import Name
+from towerbus.bench.loads import Name, Shape
 from towerbus.bench.machine import Cost
-from towerbus.bench.run import Outcome, Wish
+from towerbus.bench.run import CUTS, Outcome, Wish
 
 BUSY = 0.9
 """The part of a CPU above which the bench's own processes may be what is measured."""
@@ -35,6 +35,8 @@ def result(wish: Wish, outcome: Outcome, url: str) -> dict[str, Any]:
         "compression": wish.target.compression,
         "clients": wish.shape.clients,
         "events": max(0, outcome.emitted - wish.warm_up),
+        "planned": wish.events,
+        "cut_short": outcome.cut_short or None,
         "warm_up": wish.warm_up,
         "size": wish.size,
         "pace": _pace(wish),
@@ -47,6 +49,7 @@ def result(wish: Wish, outcome: Outcome, url: str) -> dict[str, Any]:
         "last_client_ms": outcome.last.summary(),
         "returned_ms": outcome.returns.summary(),
         "counts": {name: number for name, number in outcome.figures.items() if name != "deliveries"},
+        "alike": _alike(wish.shape),
         "emits": {"late_ms": round(outcome.late * 1000, 1), "tried_again": outcome.retried},
         "parts": parts,
         "cpu_us": _sum(parts, broker=False),
@@ -59,13 +62,22 @@ def result(wish: Wish, outcome: Outcome, url: str) -> dict[str, Any]:
     }
 
 
+def _alike(shape: Shape) -> str | None:
+    """Why a load that is about two kinds of clients has only one."""
+    if shape.name is Name.SLOW and shape.few == shape.clients:
+        return "all clients are slow"
+    if shape.name is Name.IDLE and shape.few == shape.clients:
+        return "no client is idle"
+    return None
+
+
 def table(figures: dict[str, Any]) -> str:
     """The figures for a person."""
     lines = [
         (
             f"{figures['load']}: {figures['clients']:,} clients "
             f"({figures['dialect']}{', TLS' * figures['tls']}{', compressed' * figures['compression']}), "
-            f"{figures['events']:,} events of {figures['size']} bytes, {figures['pace']}"
+            f"{_number(figures)} events of {figures['size']} bytes, {figures['pace']}"
         ),
         "",
         *_truth(figures),
@@ -74,6 +86,12 @@ def table(figures: dict[str, Any]) -> str:
     ]
     warnings = _warnings(figures)
     return "\n".join([*lines, *(["", *warnings] if warnings else [])])
+
+
+def _number(figures: dict[str, Any]) -> str:
+    """How many events were emitted, and of how many where that is less."""
+    events, planned = figures["events"], figures["planned"]
+    return f"{events:,}" if events == planned else f"{events:,} of {planned:,}"
 
 
 def _pace(wish: Wish) -> str:
@@ -118,10 +136,10 @@ def _sum(parts: list[dict[str, Any]], *, broker: bool) -> float | None:
 
 def _truth(figures: dict[str, Any]) -> list[str]:
     said = ", ".join(f"{number:,} {kind}" for kind, number in figures["untruths"].items())
-    head = [
-        _line("truth", f"{figures['deliveries']:,} deliveries: {'all true' if figures['true'] else 'NOT TRUE'}"),
-        _line("", said),
-    ]
+    found = "NOT TRUE" if not figures["true"] else "all true so far" if figures["cut_short"] else "all true"
+    head = [_line("truth", f"{figures['deliveries']:,} deliveries: {found}"), _line("", said)]
+    if figures["cut_short"]:
+        head.insert(0, _line("cut short", figures["cut_short"]))
     return head + [_line("", text) for text in figures["examples"]]
 
 
@@ -185,6 +203,18 @@ def _warnings(figures: dict[str, Any]) -> list[str]:
             "Note: no slow client was closed: too little was waiting for them. Give a larger --size, more "
             "--seconds or a lower --slow-rate."
         )
+    if not figures["deliveries"]:
+        lines.append("Note: nothing was delivered that counts, so nothing is shown.")
+    elif figures["alike"]:
+        lines.append(f"Note: {figures['alike']}, so this load shows no more than --load topic does.")
+    if figures["load"] == Name.STORM and not figures["cut_short"]:
+        cuts = CUTS * figures["clients"]
+        returned = figures["counts"].get("returned", 0)
+        if figures["true"] and returned < cuts:
+            lines.append(
+                f"Note: clients came back {returned:,} times, and not {cuts:,}: the second cut came before they "
+                "were back from the first. Give a lower --rate or more --events."
+            )
     return lines
 
 

@@ -7,20 +7,24 @@ import ssl
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 from towerbus.bench.board import Board
 from towerbus.bench.content import Content
 from towerbus.bench.crowd import Crowd
 from towerbus.bench.crowds import Crowds
+from towerbus.bench.interrupts import Interrupted, Interrupts
 from towerbus.bench.latencies import Latencies
 from towerbus.bench.ledger import UNCONFIRMED, Faults
 from towerbus.bench.loads import Name, Role, Shape
 from towerbus.bench.machine import Cost, Watched, cost
 from towerbus.bench.publisher import Publisher
 from towerbus.bench.target import Target
-from towerbus.errors import NotConfirmed, TowerbusError
+from towerbus.errors import NotConfirmed, PeerError, TowerbusError
+from towerbus.posting import EmitRefusedError
 
 Advance = Callable[[str, int, int], None]
 """Is told what is going on, how far it is, and how far it goes."""
@@ -32,8 +36,9 @@ MAX_BATCH = 1000
 """Events in a request, at the most, where the rate is fixed."""
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 _WARM_UP_BURST = 10
-_CUTS = 3
-"""A storm comes after each of so many parts of the events, but for the last."""
+_SMALLER = "; give a lower --size or --burst, or let the server take more"
+CUTS = 2
+"""How often a storm cuts all clients: after equal parts of the events."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +60,7 @@ class Wish:
         window: Handshakes under way at once, in each.
         period: Seconds between the steps of a client (`navigation`).
         slow_rate: Bytes a second that a slow client reads.
-        patience: Seconds without progress after which the run is given up.
+        patience: Seconds without progress after which the run is given up; an emit gets no more of them.
         parts: The processes of the system under test.
     """
 
@@ -83,6 +88,7 @@ class Outcome:
 
     Attributes:
         faults: What was untrue.
+        cut_short: Why not all was done that was planned; empty where it was.
         emitted: Events that were emitted, the warm-up's too.
         receipts: From emit to receipt, for each delivery.
         last: From emit to the last client's receipt, for each event.
@@ -99,6 +105,7 @@ class Outcome:
     """
 
     faults: Faults = field(default_factory=Faults)
+    cut_short: str = ""
     emitted: int = 0
     receipts: Latencies = field(default_factory=Latencies)
     last: Latencies = field(default_factory=Latencies)
@@ -119,46 +126,67 @@ class Run:
     Args:
         wish: What is to be done.
         advance: Is told how far it is.
+        interrupts: What may end it.
     """
 
-    def __init__(self, wish: Wish, advance: Advance) -> None:
-        self._wish, self._advance = wish, advance
+    def __init__(self, wish: Wish, advance: Advance, interrupts: Interrupts) -> None:
+        self._wish, self._advance, self._interrupts = wish, advance, interrupts
         self._total = wish.warm_up + wish.events
         self._schedule = wish.shape.schedule(self._total)
         self._content = Content(secrets.token_hex(4), wish.size)
         self._board = Board(self._total, wish.processes)
-        self._publisher = Publisher(wish.http, wish.token, self._schedule, self._content, wish.tls)
+        self._publisher = Publisher(wish.http, wish.token, self._schedule, self._content, wish.tls, wish.patience)
         self._audiences = [self._audience(place) for place in range(wish.processes)]
-        self._stopped = False
+        self._doing = "no client had come"
         self.outcome = Outcome()
 
     def go(self) -> Outcome:
-        """Do it.
+        """Do it. What a signal ends while events go out is accounted for up to there.
 
         Raises:
             TowerbusError: It can't be done: the server can't be reached, or refuses what is needed.
+            Interrupted: A signal came before any event was to be emitted; the text says how far it was.
         """
         wish, outcome = self._wish, self.outcome
-        with Crowds(self._board, self._crowd, wish.processes, wish.patience) as crowds:
+        with Crowds(self._board, self._crowd, wish.processes, wish.patience) as crowds, closing(self._publisher):
             try:
-                self._gather(crowds)
-                self._warm_up(crowds)
-                before = crowds.ask("measure", wish.warm_up)
+                with self._interrupts.ending():
+                    self._publisher.check()
+                    self._gather(crowds)
+            except Interrupted:
+                raise Interrupted(f"nothing was measured; {self._doing}") from None
+            self._until_interrupted(lambda: self._warm_up(crowds))
+            before = crowds.ask("measure", wish.warm_up)
+            self._look()
+            if not outcome.cut_short:
+                self._until_interrupted(lambda: self._emit(crowds))
+            if wish.rate is None:
                 self._look()
-                self._emit(crowds)
-                if wish.rate is None:
-                    self._look()
-                self._advance("accounting", 0, 0)
-                accounts = crowds.ask("finish", outcome.emitted, self._stopped)
-                if wish.rate is not None:
-                    self._look()
-            finally:
-                self._publisher.close()
+            accounts = crowds.ask("finish", outcome.emitted, bool(outcome.cut_short), progress=self._account)
+            if wish.rate is not None:
+                self._look()
         outcome.cpu = sum(account["cpu"] - cpu for account, (cpu, _) in zip(accounts, before, strict=True))
         outcome.elapsed = sum(account["at"] - at for account, (_, at) in zip(accounts, before, strict=True))
         outcome.retried = self._publisher.retried
         self._sum_up(accounts)
         return outcome
+
+    def _until_interrupted(self, emit: Callable[[], None]) -> None:
+        try:
+            with self._interrupts.ending():
+                emit()
+        except Interrupted:
+            self._cut_short(f"interrupted ({self._interrupts.name})")
+
+    def _account(self) -> None:
+        """All is emitted, and the clients have yet to get some of it."""
+        self._advance("accounting", 0, 0)
+        if self._interrupts.signal is not None:
+            self._board.hurried[0] = 1
+            self._cut_short(f"interrupted ({self._interrupts.name}) while the last events were waited for")
+
+    def _cut_short(self, why: str) -> None:
+        self.outcome.cut_short = self.outcome.cut_short or why
 
     # Before.
 
@@ -204,9 +232,13 @@ class Run:
 
     def _arrive(self, crowds: Crowds, what: str, command: str, number: int) -> None:
         clients = self._wish.shape.clients
-        crowds.ask(
-            command, number, progress=lambda: self._advance(what, int(clients - sum(self._board.arriving)), clients)
-        )
+
+        def progress() -> None:
+            done = int(clients - sum(self._board.arriving))
+            self._doing = f"{what}: {done:,} of {clients:,} clients"
+            self._advance(what, done, clients)
+
+        crowds.ask(command, number, progress=progress)
 
     def _look(self) -> None:
         self.outcome.costs.append([cost(part) for part in self._wish.parts])
@@ -221,8 +253,6 @@ class Run:
 
     def _emit(self, crowds: Crowds) -> None:
         wish = self._wish
-        if self._stopped:
-            return
         if wish.rate is None:
             self._emit_bursts(crowds, wish.warm_up, self._total, wish.burst, "emitting")
             return
@@ -231,7 +261,7 @@ class Run:
         # What comes last is emitted when nobody replaces anything any more.
         end = self._total - walks
         self._emit_at_rate(crowds, wish.warm_up, end, wish.rate)
-        if walks and not self._stopped:
+        if walks and not self.outcome.cut_short:
             crowds.tell("walk", False)
             time.sleep(REST)
             self._emit_at_rate(crowds, end, self._total, wish.rate)
@@ -251,8 +281,9 @@ class Run:
             for number in numbers:
                 board.sent[number] = now
             self._publish(numbers, body)
-            if self._stopped or not crowds.await_targets(waiting):
-                self._stopped = True
+            if not self.outcome.cut_short and not crowds.await_targets(waiting):
+                self._cut_short(f"{_which(numbers)} did not come to all clients")
+            if self.outcome.cut_short:
                 return
             self._advance(what, numbers.stop - start, end - start)
 
@@ -263,7 +294,7 @@ class Run:
         most = max(1, min(MAX_BATCH, MAX_BATCH_BYTES // self._wish.size))
         cuts = self._cuts(start, end)
         number = start
-        while number < end and not self._stopped:
+        while number < end and not self.outcome.cut_short:
             now = time.monotonic()
             due = min(end, start + int((now - begin) * rate) + 1)
             if due <= number:
@@ -285,17 +316,19 @@ class Run:
         """The events before which all clients are cut."""
         if self._wish.shape.name is not Name.STORM:
             return []
-        return [start + (end - start) * part // _CUTS for part in range(1, _CUTS)]
+        return [start + (end - start) * part // (CUTS + 1) for part in range(1, CUTS + 1)]
 
     def _publish(self, numbers: range, body: bytes) -> None:
         try:
             self._publisher.emit(numbers, body)
-        except NotConfirmed as error:
-            if not self.outcome.emitted:
-                raise TowerbusError(f"--http: no event was ever confirmed: {error}") from None
-            which = f"event {numbers.start}" if len(numbers) == 1 else f"events {numbers.start} to {numbers.stop - 1}"
-            self.outcome.faults.note(UNCONFIRMED, f"{which}: {error}", len(numbers))
-            self._stopped = True
+        except (NotConfirmed, PeerError) as error:
+            too_large = isinstance(error, EmitRefusedError) and error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+            why = f"{error}{_SMALLER if too_large else ''}"
+            if too_large or not self.outcome.emitted:
+                raise TowerbusError(f"--http: {'' if too_large else 'no event was ever confirmed: '}{why}") from None
+            which = _which(numbers)
+            self.outcome.faults.note(UNCONFIRMED, f"{which}: {why}", len(numbers))
+            self._cut_short(f"{which} {'was' if len(numbers) == 1 else 'were'} not confirmed")
             return
         self.outcome.emitted = numbers.stop
 
@@ -315,3 +348,7 @@ class Run:
                 outcome.last.note(when - sent[number])
         if counted and any(last):
             outcome.seconds = max(last) - sent[counted.start]
+
+
+def _which(numbers: range) -> str:
+    return f"event {numbers.start}" if len(numbers) == 1 else f"events {numbers.start} to {numbers.stop - 1}"

@@ -52,6 +52,7 @@ class Talk:
         faults: Where what is untrue is noted.
         sent: When an event was sent, by its number.
         clock: Now, as `sent` has it.
+        token: Whether clients show a token.
 
     Attributes:
         on_event: Called with a client and the number of an event that it has got.
@@ -69,6 +70,8 @@ class Talk:
         faults: Faults,
         sent: Callable[[int], float],
         clock: Callable[[], float],
+        *,
+        token: bool = True,
     ) -> None:
         self._schedule = schedule
         self._content = content
@@ -76,6 +79,7 @@ class Talk:
         self._faults = faults
         self._sent = sent
         self._clock = clock
+        self._token = token
         self._v1 = dialect == v1.NAME
         self._places: dict[int, str] = {}
         self.on_event: Callable[[Client, int], None] = _ignored
@@ -172,9 +176,8 @@ class Talk:
                 client.state = State.OPEN
                 self.on_greeted(client)
             case {"close": True} | {"code": "not_authenticated"}:
-                raise TowerbusError(
-                    "the server does not let the clients in: is the token right, and has it not expired?"
-                )
+                why = "is the token right, and has it not expired?" if self._token else "give a --token: there is none"
+                raise TowerbusError(f"the server does not let the clients in: {why}")
             case {"groups_current": list(current)}:
                 self._take_reply(client, message, frozenset(map(str, current)))
             case {"error": str(error)}:

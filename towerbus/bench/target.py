@@ -53,6 +53,11 @@ class Target:
     sources: Sequence[str]
     compression: bool = False
 
+    @property
+    def shows_token(self) -> bool:
+        """Whether clients show a token, in the head or in the URL."""
+        return bool(self.token) or "token=" in self.path.partition("?")[2]
+
     def request(self) -> tuple[bytes, bytes]:
         """A handshake, and what its answer must hold (RFC 6455 section 4.1)."""
         key = base64.b64encode(os.urandom(16))

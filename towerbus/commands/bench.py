@@ -12,14 +12,18 @@ import msgspec
 
 from towerbus.bench import report
 from towerbus.bench.content import MIN_SIZE
+from towerbus.bench.interrupts import Interrupted, Interrupts
 from towerbus.bench.loads import Name
 from towerbus.bench.run import Run
 from towerbus.commands.bench_options import EVENTS, PAGES, wish
+from towerbus.commands.ending import NOT_DONE, fail
 from towerbus.commands.urls import WEBSOCKET_URL, token_option
 from towerbus.dialects import tower, v1
 from towerbus.errors import ConfigError, TowerbusError
 from towerbus.urls import shown
 
+UNTRUE = 1
+"""Exit code: something was not true."""
 MOST_TOPICS = 1_000_000
 """Topics, or jobs, of a run at the most: they are in memory, and in every process."""
 
@@ -149,7 +153,9 @@ _positive = _Finite()
 )
 def bench(**given: Any) -> None:
     """Put load on a server, and check every event at every client. Exit code 1 when one was lost, repeated, out of
-    order, changed, or went to the wrong client, or when a client was dropped.
+    order, changed, or went to the wrong client, or when a client was dropped; 2 when there was nothing to check: the
+    options are not right, or the server can't be reached or refuses; 130 after Ctrl-C, which ends a run with an account
+    of what it has found so far.
 
     It needs a running server and a token that may subscribe to everything and emit everything, such as the one that
     `twistd -n towerbus` prints, or `towerbus token --key FILE --user bench --subscribe '*' --emit '*'`. The topics are
@@ -172,23 +178,39 @@ def bench(**given: Any) -> None:
     towerbus bench --load storm --clients 2000 --rate 200
     towerbus bench --url wss://tower.example.com/websocket/ --http https://tower.example.com --clients 500
     """  # noqa: D301, D205, D415 - click's mark, and click's first paragraph
-    wanted = wish(given)
-    _check_file(given["file"])
-    with _Progress() as progress:
-        outcome = Run(wanted, progress.advance).go()
-    figures = report.result(wanted, outcome, shown(given["url"]).strip("'"))
-    if given["file"] != "-":
-        click.echo(report.table(figures))
-    if given["file"] is not None:
-        text = msgspec.json.format(msgspec.json.encode(figures)) + b"\n"
-        try:
-            with click.open_file(given["file"], "wb") as file:
-                file.write(text)
-        except OSError as error:
-            if given["file"] == "-":
-                raise
-            raise TowerbusError(f"--json: {given['file']!r} can't be written: {error.strerror}") from None
-    sys.exit(0 if figures["true"] else 1)
+    interrupts = Interrupts()
+    try:
+        wanted = wish(given)
+        _check_file(given["file"])
+        with interrupts, _Progress() as progress:
+            outcome = Run(wanted, progress.advance, interrupts).go()
+        figures = report.result(wanted, outcome, shown(given["url"]).strip("'"))
+        _write(figures, given["file"])
+    except (TowerbusError, OSError) as error:
+        fail(str(error), NOT_DONE)
+    except Interrupted as interrupted:
+        fail(f"interrupted ({interrupts.name}): {interrupted}", interrupts.code)
+    sys.exit(interrupts.code if figures["true"] else UNTRUE)
+
+
+def _write(figures: dict[str, Any], file: str | None) -> None:
+    """Print the table, and write the figures where they are wanted.
+
+    Raises:
+        TowerbusError: They can't be written.
+    """
+    where = "standard output"
+    try:
+        if file != "-":
+            click.echo(report.table(figures))
+        if file is not None:
+            text = msgspec.json.format(msgspec.json.encode(figures)) + b"\n"
+            where = "standard output" if file == "-" else f"--json: {file!r}"
+            with click.open_file(file, "wb") as out:
+                out.write(text)
+                out.flush()
+    except OSError as error:
+        raise TowerbusError(f"{where} can't be written: {error.strerror}") from None
 
 
 def _check_file(file: str | None) -> None:

@@ -14,11 +14,12 @@ from click.core import ParameterSource
 
 from towerbus.bench import machine
 from towerbus.bench.loads import WALK, Name, Shape
-from towerbus.bench.run import Wish
+from towerbus.bench.run import CUTS, Wish
 from towerbus.bench.target import target
-from towerbus.commands.urls import http_url, websocket_url
+from towerbus.commands.urls import HTTP_URL, http_url, websocket_url
 from towerbus.dialects import tower, v1
 from towerbus.errors import ConfigError
+from towerbus.topics import TopicError, emittable
 
 EVENTS = 200
 """Events, where no rate says how many there are in a time."""
@@ -60,16 +61,21 @@ def wish(given: dict[str, Any]) -> Wish:
     dialect = given["dialect"] or (v1.NAME if shape.name is Name.STORM else tower.NAME)
     if shape.name is Name.STORM and dialect != v1.NAME:
         raise click.UsageError(f"--load storm is about coming back with a position, which only {v1.NAME} has")
+    if given["processes"] > shape.clients:
+        raise click.UsageError(f"--processes: there are only {shape.clients} clients")
     _check_files(shape.clients, given["processes"])
     url = websocket_url(given["url"])
     http = given["http"] or http_url(url)
     if given["http"] is None and http == url:
         raise click.UsageError(
-            "--http: give the HTTP listener's URL, where events are emitted; it can't be told from --url"
+            "--http: give the HTTP listener's URL, where events are emitted; it can't be told from a --url whose port "
+            f"is not 8051: wanted is one such as {HTTP_URL}"
         )
     if (given["ca"] or given["insecure"]) and not (url.startswith("wss:") or http.startswith("https:")):
         raise click.UsageError("--ca and --insecure are for wss: and https:, and neither URL is one")
-    own = parse_qs(urlsplit(url).query).get("token", [""])[0]
+    own = _token(url)
+    if own and _was_given("token") and given["token"] != own:
+        raise click.UsageError("--token is not the token that --url has in its ?token=: give one of them")
     tls = _tls(given["ca"], insecure=given["insecure"])
     events, warm_up = _events(given, rate)
     return Wish(
@@ -83,7 +89,7 @@ def wish(given: dict[str, Any]) -> Wish:
             compression=given["compression"],
         ),
         http=http,
-        token=given["token"] or own,
+        token=_token(http) or own or given["token"],
         tls=tls,
         shape=shape,
         events=events,
@@ -91,7 +97,7 @@ def wish(given: dict[str, Any]) -> Wish:
         rate=rate,
         burst=given["burst"] or 1,
         size=given["size"],
-        processes=min(given["processes"], shape.clients),
+        processes=given["processes"],
         window=given["window"],
         period=given["period"],
         slow_rate=given["slow_rate"],
@@ -106,22 +112,27 @@ def _check_given(given: dict[str, Any]) -> None:
     Raises:
         click.UsageError: There is one.
     """
-    context = click.get_current_context()
-
-    def was_given(name: str) -> bool:
-        return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-
     load = Name(given["load"])
     for name, loads in _FOR.items():
-        if was_given(name) and load not in loads:
+        if _was_given(name) and load not in loads:
             option = "--" + name.replace("_", "-")
             raise click.UsageError(f"{option} means nothing with --load {load}: it is for {', '.join(sorted(loads))}")
-    if was_given("seconds") and given["events"]:
+    if _was_given("seconds") and given["events"]:
         raise click.UsageError("--events and --seconds both say how many events there are: give one of them")
-    if was_given("seconds") and not given["rate"] and (given["burst"] or load not in RATES):
+    if _was_given("seconds") and not given["rate"] and (given["burst"] or load not in RATES):
         raise click.UsageError(
             "--seconds: without --rate the next events come when all clients have the last: give --rate"
         )
+
+
+def _was_given(name: str) -> bool:
+    """Whether an option stands on the command line."""
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
+def _token(url: str) -> str:
+    """The token in a URL; empty where it has none."""
+    return parse_qs(urlsplit(url).query).get("token", [""])[0]
 
 
 def _events(given: dict[str, Any], rate: float | None) -> tuple[int, int]:
@@ -139,6 +150,8 @@ def _events(given: dict[str, Any], rate: float | None) -> tuple[int, int]:
         )
     events = max(1, round(events))
     warm_up = min(events // 10, 500) if given["warm_up"] is None else given["warm_up"]
+    if given["load"] == Name.STORM and events <= CUTS:
+        raise click.UsageError(f"--events: a storm cuts all clients {CUTS} times, so there must be more than that")
     if events + warm_up > MOST_EVENTS:
         raise click.UsageError(
             f"{events:,} events and {warm_up:,} before them are more than a run may have, {MOST_EVENTS:,}: "
@@ -169,6 +182,7 @@ def _shape(given: dict[str, Any]) -> tuple[Shape, float | None]:
     if few > clients:
         raise click.UsageError(f"--{'slow' if name is Name.SLOW else 'busy'}: there are only {clients} clients")
     mark = f"bench-{secrets.token_hex(2)}." if given["mark"] is None else given["mark"]
+    _check_mark(mark, max(topics, given["jobs"]))
     shape = Shape(
         name=name,
         clients=clients,
@@ -180,6 +194,18 @@ def _shape(given: dict[str, Any]) -> tuple[Shape, float | None]:
         mark=mark,
     )
     return shape, rate
+
+
+def _check_mark(mark: str, number: int) -> None:
+    """See that the longest name that it begins can be that of a type.
+
+    Raises:
+        ConfigError: It can't.
+    """
+    try:
+        emittable("jobs", f"{mark}status_changed-{number}")
+    except TopicError as error:
+        raise ConfigError(f"--mark: types that begin with {mark!r:.60} can't be: {error}") from None
 
 
 def _check_files(clients: int, processes: int) -> None:

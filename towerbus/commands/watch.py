@@ -12,14 +12,12 @@ from collections.abc import Callable, Iterable
 import click
 
 from towerbus import topics
+from towerbus.commands.ending import INTERRUPTED
 from towerbus.commands.urls import WEBSOCKET_URL, has_token, token_option, websocket_url
 from towerbus.dialects.reading import ALL
 from towerbus.dialects.watching import Listener, Watch
 from towerbus.errors import ConfigError, TowerbusError
 from towerbus.positions import parse
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it: 128 and the signal's number."""
 
 
 @click.command()
