@@ -11,6 +11,7 @@ from typing import Any, Self
 
 HERE = Path(__file__).resolve().parent
 BUILD = HERE / ".build"
+FLAGS = ("-O2", "-Wall", "-Wextra")
 PATIENCE = 900.0
 """Seconds for one command; the generator itself gives up after 30 seconds without progress."""
 
@@ -22,7 +23,7 @@ def compiled(source: Path) -> Path:
     files = sorted(source.glob("*.[ch]")) if source.is_dir() else [source]
     if not program.exists() or program.stat().st_mtime < max(each.stat().st_mtime for each in files):
         sources = [each for each in files if each.suffix == ".c"]
-        subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-o", program, *sources, "-lz"], check=True)
+        subprocess.run(["cc", *FLAGS, "-o", program, *sources, "-lz"], check=True)
     return program
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from html import escape
 from statistics import median
+from textwrap import wrap
 from typing import NamedTuple
 
 from peers import PEERS
@@ -27,7 +28,7 @@ PANELS = (
 )
 BARE = ("idle_kb", "handshake_us")
 """Figures of what the floor does not have: sessions."""
-WIDTH, LABEL, VALUE, ROW, HEAD, GAP = 860, 240, 70, 20, 44, 26
+WIDTH, LABEL, VALUE, ROW, HEAD, GAP, LINE_HEIGHT, CHARACTERS = 860, 240, 70, 20, 44, 26, 16, 130
 NOTE = (
     "Scales are logarithmic: each line is ten times the one before. Bars are medians, thin lines go from least to most."
 )
@@ -49,18 +50,22 @@ def svg(rounds: Rounds, about: str) -> str:
 
     Args:
         rounds: The figures.
-        about: What was measured on what, in a line.
+        about: What was measured on what, in a few lines.
     """
     parts: list[str] = []
-    top = HEAD
+    lines = [part for line in [*about.splitlines(), NOTE] for part in wrap(line, CHARACTERS, break_on_hyphens=False)]
+    top = LINE_HEIGHT * len(lines) + GAP // 2
     for figure, title, unit in PANELS:
         if bars := _bars(rounds, figure):
             parts.append(_panel(bars, title, unit, top))
             top += HEAD + ROW * len(bars) + GAP
+    head = "".join(
+        f'<text x="8" y="{LINE_HEIGHT * number}">{escape(line)}</text>' for number, line in enumerate(lines, start=1)
+    )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{top}" viewBox="0 0 {WIDTH} {top}" '
         f'font-family="sans-serif" font-size="12" fill="{INK}"><rect width="100%" height="100%" fill="white"/>'
-        f'<text x="8" y="16">{escape(about)}</text><text x="8" y="32">{NOTE}</text>{"".join(parts)}</svg>\n'
+        f"{head}{''.join(parts)}</svg>\n"
     )
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -16,12 +14,11 @@ import plot
 import report
 from loads import KINDS, Kind
 from measure import FIRST_CLIENTS, MOST_CLIENTS, Figures, Load
+from origin import Origin
 from peers import PEERS
 from peers.peer import SIZE
 from processes import Disturbance
-from results import Results
-
-from towerbus.wire.eager import COMPILED
+from results import Refused, Results, read
 
 HERE = Path(__file__).resolve().parent
 QUICK = {"clients": 300, "events": 100, "rounds": 1, "idle": 1000, "seconds": 2.0, "crowd": 1000, "many": 2000}
@@ -107,23 +104,57 @@ def _connections(name: str, figures: Figures, load: Load) -> None:
         figures.faults.append(str(error))
 
 
-def compare(options: argparse.Namespace) -> bool:
-    """Measure all servers in turns. Returns whether nothing was lost, repeated, out of order or damaged."""
-    load = Load(options.clients, options.events, options.idle, options.seconds, options.crowd, options.many)
-    results = Results(load, machine())
-    if options.add and options.json.exists():
+def check_files(options: argparse.Namespace) -> None:
+    """Nothing is measured that could not be kept.
+
+    Raises:
+        Refused: If a file can't be written, or not be added to.
+    """
+    if options.json.absolute() == options.plot.absolute():
+        raise Refused(f"--json and --plot are both {options.json}: name two files")
+    for option, file in (("--json", options.json), ("--plot", options.plot)):
         try:
-            results.add_file(options.json)
-        except ValueError as error:
-            print(error, file=sys.stderr)
-            return False
-    names, kinds = installed(options.peers), [KINDS[name] for name in options.load]
+            there = file.exists() or file.is_symlink()
+            file.open("a").close()
+            if not there:
+                file.unlink()
+        except OSError as error:
+            raise Refused(f"can't write {file}: {error.strerror}; name another file ({option})") from None
+    if options.add and options.json.exists():
+        read(options.json)
+    elif options.add:
+        print(f"there is no {options.json} to add to: this run begins it", file=sys.stderr)
+
+
+def taking_part(names: Sequence[str], kinds: Sequence[Kind]) -> list[str]:
+    """Those of the peers that bear one of the loads; says which others do not.
+
+    Raises:
+        Refused: If there is none.
+    """
+    there = [name for name in names if any(PEERS[name].bears(kind.name) for kind in kinds)]
+    loads = ", ".join(kind.name for kind in kinds)
     for name in names:
-        if not any(PEERS[name].bears(kind.name) for kind in kinds):
-            print(f"skipped: {PEERS[name].title} takes no part in {', '.join(options.load)}", file=sys.stderr)
-    if not any(PEERS[name].bears(kind.name) for name in names for kind in kinds):
-        print("there is nothing to measure: none of these servers takes part in any of these loads", file=sys.stderr)
-        return False
+        if name not in there:
+            print(f"skipped: {PEERS[name].title} takes no part in {loads}", file=sys.stderr)
+    if not there:
+        raise Refused("there is nothing to measure: none of these servers takes part in any of these loads")
+    return there
+
+
+def compare(options: argparse.Namespace) -> bool:
+    """Measure all servers in turns. Returns whether nothing was lost, repeated, out of order or damaged.
+
+    Raises:
+        Refused: Before anything is measured, if it could not be kept or added, or if there is nothing to measure.
+    """
+    check_files(options)
+    load = Load(options.clients, options.events, options.idle, options.seconds, options.crowd, options.many)
+    kinds = [KINDS[name] for name in options.load]
+    names = taking_part(installed(options.peers), kinds)
+    results = Results(load, Origin.now(names))
+    if options.add and options.json.exists():
+        results.add_file(options.json)
     for number in range(options.rounds):
         for kind in kinds:
             started = time.monotonic()
@@ -136,23 +167,10 @@ def compare(options: argparse.Namespace) -> bool:
     return not results.faults and (not options.strict or all(each.met for each in goals.judged(results.rounds)))
 
 
-def machine() -> dict[str, object]:
-    """What the figures depend on that is no matter of options."""
-    return {
-        "cpus": os.cpu_count(),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "send_loop": "C" if COMPILED else "Python",
-    }
-
-
 def about(results: Results) -> str:
-    """What was measured on what, in a line."""
-    on = results.machine
-    return (
-        f"{results.load.clients} clients, {SIZE}-byte events, medians of {len(results.rounds)} rounds; "
-        f"{on['cpus']} CPUs, Linux {on['kernel']}, Python {on['python']}, our send loop in {on['send_loop']}"
-    )
+    """What was measured when, and on what, in two lines."""
+    sizes = f"{results.load.clients} clients, {SIZE}-byte events, medians of {len(results.rounds)} rounds"
+    return f"{sizes}; {results.origin.when()}\n{results.origin.where()}"
 
 
 def keep(results: Results, options: argparse.Namespace) -> None:
@@ -164,7 +182,8 @@ def keep(results: Results, options: argparse.Namespace) -> None:
 
 def show(results: Results) -> None:
     """All tables, the goals and the faults."""
-    print(f"\n{about(results)}\nratios are medians of the rounds' own; README.md says what each column means")
+    print(f"\n{about(results)}", *results.origin.consisting(), sep="\n")
+    print("ratios are medians of the rounds' own; README.md says what each column means")
     for kind in (KINDS[name] for name in KINDS if name in results.seconds):
         took = results.seconds[kind.name]
         print(f"\n{kind.title} (--load {kind.name}, {took / 60:.1f} min)\n")
@@ -186,7 +205,11 @@ def truth(options: argparse.Namespace) -> bool:
 
 def main(argv: Sequence[str]) -> int:
     options = arguments(argv)
-    return 0 if (truth if options.deliveries else compare)(options) else 1
+    try:
+        return 0 if (truth if options.deliveries else compare)(options) else 1
+    except Refused as error:
+        print(f"bench/run.py: {error}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

@@ -1,17 +1,19 @@
-"""The figures of a run as the tables of docs/benchmarks.md: `bench/summary.py [results.json]`. Measures nothing."""
+"""The figures of a run as the tables of docs/benchmarks.md, and where they come from. Measures nothing."""
 
 from __future__ import annotations
 
-import json
+import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
 from goals import Judged, judged
-from measure import WITHIN, Figures
+from measure import WITHIN
+from origin import Origin
 from peers import PEERS
 from report import DURABLE, OURS, Rounds, ratio, series
+from results import Refused, figures, read
 
 HERE = Path(__file__).resolve().parent
 COSTS = (
@@ -38,8 +40,8 @@ OTHERS = (
 """What a connection costs, how late events are, and what a reconnect storm does."""
 
 
-def summary(rounds: Rounds) -> str:
-    """The tables: costs, others, and the goals that are missed."""
+def summary(rounds: Rounds, origin: Origin) -> str:
+    """The tables: costs, others, and the goals that are missed; below them where the figures come from."""
     goals = judged(rounds)
     costs = [title for _, title in COSTS]
     others = [title for _, title, _ in OTHERS]
@@ -52,6 +54,10 @@ def summary(rounds: Rounds) -> str:
             f"{sum(each.met for each in goals)} of {len(goals)} goals are met. The others:",
             "",
             *_table(["server", "figure", "is", "at most"], _missed(goals)),
+            "",
+            f"Measured: {origin.when()}; {origin.where()}.",
+            "",
+            *origin.consisting(),
         ]
     )
 
@@ -103,10 +109,23 @@ def _times(times: float) -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Print the tables of one file of results."""
-    file = Path(argv[0]) if argv else HERE / "results.json"
-    found = json.loads(file.read_text())
-    rounds = [{name: Figures(values) for name, values in each.items()} for each in found["rounds"]]
-    print(summary(rounds))
+    parser = argparse.ArgumentParser(prog="bench/summary.py", description=__doc__)
+    parser.add_argument(
+        "file",
+        nargs="?",
+        type=Path,
+        default=HERE / "results.json",
+        help="what bench/run.py has written (--json): of the last run [%(default)s], or one of bench/measured/",
+    )
+    options, more = parser.parse_known_args(argv)
+    try:
+        if more:
+            raise Refused(f"takes one file, not also {' '.join(more)}: see --help")
+        found = read(options.file)
+    except Refused as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+    print(summary(figures(found), Origin.recorded(found)))
     return 0
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from processes import Process, free_port
 
 from peers.language import LINES, TOWER, head
 from peers.peer import DEFLATE, LOADS, SERVERS, Peer, Running, peers_python, python_missing
+from peers.versions import of_python, said
 
 TOKEN = "bench-token"
 REDIS = ["redis-server", "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
@@ -70,7 +72,21 @@ def missing() -> str:
     return python_missing() if shutil.which("redis-server") else "redis-server (apt-get install redis-server)"
 
 
-PEER = Peer("channels", "daphne + channels_redis", start_daphne, missing, 0.05, LOADS - {"pace", "topics"})
+def versions(*server: str) -> dict[str, str]:
+    return of_python("channels", "channels_redis", "redis", "Django", *server) | {
+        "redis-server": said("redis-server", "--version")
+    }
+
+
+PEER = Peer(
+    "channels",
+    "daphne + channels_redis",
+    start_daphne,
+    missing,
+    0.05,
+    LOADS - {"pace", "topics"},
+    versions=partial(versions, "daphne", "autobahn", "Twisted"),
+)
 UNDER_UVICORN = Peer(
     "uvicorn",
     "uvicorn + channels_redis pubsub",
@@ -79,4 +95,5 @@ UNDER_UVICORN = Peer(
     0.05,
     LOADS - {"pace", "idle", "topics"},
     {"deflate": start_uvicorn_deflating},
+    versions=partial(versions, "uvicorn", "uvloop", "httptools", "websockets"),
 )

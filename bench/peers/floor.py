@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from generator import compiled
+from generator import FLAGS, compiled
 from processes import Process, free_port
 
 from peers.language import head
 from peers.peer import SERVERS, Peer, Running
+from peers.versions import NOT_KNOWN, first_line
 
 
 def start(directory: Path, *options: str) -> Running:
@@ -25,5 +26,9 @@ def start_joined(directory: Path) -> Running:
     return start(directory, "joined")
 
 
-PEER = Peer("floor", "C floor, send() per event", start, loads=frozenset({"topic", "pace"}))
-JOINED = Peer("floor-joined", "C floor, send() per burst", start_joined, loads=frozenset({"topic"}))
+def versions() -> dict[str, str]:
+    return {"compiler": first_line("cc", "--version") or NOT_KNOWN, "flags": " ".join(FLAGS)}
+
+
+PEER = Peer("floor", "C floor, send() per event", start, loads=frozenset({"topic", "pace"}), versions=versions)
+JOINED = Peer("floor-joined", "C floor, send() per burst", start_joined, loads=frozenset({"topic"}), versions=versions)

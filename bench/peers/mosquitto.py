@@ -9,6 +9,7 @@ from processes import Process, free_port
 
 from peers.language import head
 from peers.peer import LOADS, Peer, Running
+from peers.versions import said
 
 CONFIGURATION = """
 allow_anonymous true
@@ -98,4 +99,15 @@ def missing() -> str:
     return "" if program() else "Mosquitto (apt-get install mosquitto)"
 
 
-PEER = Peer("mosquitto", "Mosquitto websockets", start, missing, loads=LOADS - {"pace", "idle", "topics"})
+def versions() -> dict[str, str]:
+    return {"mosquitto": said(program(), "-h")}
+
+
+PEER = Peer(
+    "mosquitto",
+    "Mosquitto websockets",
+    start,
+    missing,
+    loads=LOADS - {"pace", "idle", "topics"},
+    versions=versions,
+)

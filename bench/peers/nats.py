@@ -10,6 +10,7 @@ from processes import Process, free_port
 
 from peers.language import Word, head
 from peers.peer import DEFLATE, LOADS, MANY, Peer, Running
+from peers.versions import said
 
 CONFIGURATION = """
 host: 127.0.0.1
@@ -63,4 +64,16 @@ def missing() -> str:
     return "" if shutil.which("nats-server") else "nats-server (apt-get install nats-server)"
 
 
-PEER = Peer("nats", "NATS websocket", start, missing, loads=LOADS | MANY, ways={"deflate": start_deflating})
+def versions() -> dict[str, str]:
+    return {"nats-server": said("nats-server", "--version")}
+
+
+PEER = Peer(
+    "nats",
+    "NATS websocket",
+    start,
+    missing,
+    loads=LOADS | MANY,
+    ways={"deflate": start_deflating},
+    versions=versions,
+)

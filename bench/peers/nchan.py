@@ -10,6 +10,7 @@ from processes import Process, free_port
 
 from peers.language import Word, head
 from peers.peer import DEFLATE, LOADS, MANY, Peer, Running
+from peers.versions import of_debian, said
 
 MODULE = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
 CONFIGURATION = """
@@ -102,5 +103,17 @@ def missing() -> str:
     return "" if shutil.which("nginx") and MODULE.exists() else "Nchan (apt-get install libnginx-mod-nchan nginx-light)"
 
 
+def versions() -> dict[str, str]:
+    return {"nginx": said("nginx", "-v"), **of_debian("libnginx-mod-nchan")}
+
+
 WAYS = {"storm": start_resuming, "deflate": start_deflating}
-PEER = Peer("nchan", "Nchan, 1 worker", start, missing, loads=(LOADS | MANY) - {"navigation", "topics"}, ways=WAYS)
+PEER = Peer(
+    "nchan",
+    "Nchan, 1 worker",
+    start,
+    missing,
+    loads=(LOADS | MANY) - {"navigation", "topics"},
+    ways=WAYS,
+    versions=versions,
+)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from processes import Process, free_port
 
 from peers.language import LINES, TOWER, Word, head
 from peers.peer import DEFLATE, LOADS, SERVERS, Peer, Running, node_missing, node_modules
+from peers.versions import of_node
 
 TOKEN = "bench-token"
 
@@ -40,7 +42,13 @@ def start(directory: Path, program: str, target: str, load: dict[str, Word], *mo
 
 
 WS = Peer(
-    "ws", "node ws", start_ws, node_missing, loads=LOADS - {"idle", "topics"}, ways={"deflate": start_ws_deflating}
+    "ws",
+    "node ws",
+    start_ws,
+    node_missing,
+    loads=LOADS - {"idle", "topics"},
+    ways={"deflate": start_ws_deflating},
+    versions=partial(of_node, "ws"),
 )
 SOCKET_IO = Peer(
     "socket.io",
@@ -48,4 +56,5 @@ SOCKET_IO = Peer(
     start_socket_io,
     node_missing,
     loads=LOADS - {"pace", "slow", "idle", "topics"},
+    versions=partial(of_node, "socket.io", "engine.io", "ws"),
 )

@@ -15,6 +15,8 @@ from peers.language import Word, options
 
 HERE = Path(__file__).resolve().parent.parent
 SERVERS = HERE / "servers"
+PYTHON_HOME, NODE_HOME = HERE / ".venv-peers", HERE / ".node-peers"
+"""Where the peers' Python and Node packages are installed."""
 SIZE = 300
 """Bytes of an event's text, where a load does not say otherwise."""
 DEFLATE: Mapping[str, Word] = {"deflate": True, "job_events": True}
@@ -85,6 +87,7 @@ class Peer:
         name: On the command line.
         title: In the table.
         start: Starts it; gets a directory of its own.
+        versions: Says what it consists of, in which versions (`versions.py`); asked when all of it is installed.
         missing: Says what has to be installed; an empty text if nothing.
         events: Which part of the events it gets; slow servers get few.
         loads: The loads that it can bear, or that make sense; `deflate` follows from `ways`.
@@ -94,6 +97,7 @@ class Peer:
     name: str
     title: str
     start: Callable[[Path], Running]
+    versions: Callable[[], Mapping[str, str]] = field(kw_only=True)
     missing: Callable[[], str] = str
     events: float = 1.0
     loads: frozenset[str] = LOADS
@@ -110,7 +114,7 @@ class Peer:
 
 def peers_python() -> str:
     """The interpreter of the peers' own environment, made when it is first needed."""
-    environment, wanted = HERE / ".venv-peers", HERE / "peers-requirements.txt"
+    environment, wanted = PYTHON_HOME, HERE / "peers-requirements.txt"
     if _is_due(environment, wanted):
         subprocess.run([sys.executable, "-m", "venv", environment], check=True)
         pip = [environment / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check"]
@@ -121,7 +125,7 @@ def peers_python() -> str:
 
 def node_modules() -> Path:
     """The Node packages of the peers, installed when they are first needed."""
-    environment, wanted = HERE / ".node-peers", HERE / "peers-package.json"
+    environment, wanted = NODE_HOME, HERE / "peers-package.json"
     if _is_due(environment, wanted):
         environment.mkdir(exist_ok=True)
         shutil.copy(wanted, environment / "package.json")

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from processes import begin_peak, cpu_seconds, family, peak_kb, proportional_kb
 
+from peers.versions import of_debian
+
 SCRIPT = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 TESTS = Path(__file__).resolve().parents[2] / "tests"
 
@@ -53,3 +55,7 @@ class Node:
 
 def missing() -> str:
     return "" if SCRIPT.exists() else "RabbitMQ (apt-get install rabbitmq-server)"
+
+
+def versions() -> dict[str, str]:
+    return of_debian("rabbitmq-server", "erlang-base")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from processes import Process, free_port
 
 from peers.language import TOWER, head
 from peers.peer import DEFLATE, SERVERS, Peer, Running, peers_python, python_missing
+from peers.versions import of_python
 
 TOKEN = "bench-token"
 
@@ -44,4 +46,5 @@ PEER = Peer(
     0.25,
     frozenset({"topic", "storm"}),
     {"deflate": start_deflating},
+    versions=partial(of_python, "autobahn", "Twisted"),
 )

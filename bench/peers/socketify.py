@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from processes import Process, free_port
 
 from peers.language import TOWER, Word, head
 from peers.peer import DEFLATE, LOADS, MANY, SERVERS, Peer, Running, peers_python, python_missing
+from peers.versions import of_python
 
 TOKEN = "bench-token"
 HANDSHAKE = (
@@ -64,4 +66,5 @@ PEER = Peer(
     missing,
     loads=(LOADS | MANY) - {"topics"},
     ways={"deflate": start_deflating},
+    versions=partial(of_python, "socketify"),
 )

@@ -11,6 +11,7 @@ from processes import Process, free_port
 
 from peers.language import TOWER, TOWERBUS_V1, Word, head
 from peers.peer import DEFLATE, LOADS, MANY, Peer, Running
+from peers.versions import of_ours
 
 COMPRESSION = ("--compression", "on")
 """Off by default."""
@@ -60,10 +61,15 @@ def load(ws: int, target: str, http: int, token: str, dialect: str) -> dict[str,
     }
 
 
+def versions() -> dict[str, str]:
+    return of_ours("towerbus", "Twisted", "autobahn", "pika")
+
+
 PEER = Peer(
     "towerbus",
     "towerbus, embedded log",
     start,
     loads=LOADS | MANY,
     ways={"storm": start_resuming, "deflate": start_deflating},
+    versions=versions,
 )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from processes import Process, free_port
 
+from peers import rabbitmq, towerbus
 from peers.peer import DEFLATE, LOADS, MANY, Peer, Running
 from peers.rabbitmq import Node, missing
 from peers.towerbus import COMPRESSION, load
@@ -66,6 +67,10 @@ def _started(directory: Path, node: Node, started: list[Process], dialect: str, 
     )
 
 
+def versions() -> dict[str, str]:
+    return {**towerbus.versions(), **rabbitmq.versions()}
+
+
 PEER = Peer(
     "towerbus-rabbitmq",
     "towerbus, RabbitMQ",
@@ -73,4 +78,5 @@ PEER = Peer(
     missing,
     loads=LOADS | MANY,
     ways={"storm": start_resuming, "deflate": start_deflating},
+    versions=versions,
 )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from processes import Process, free_port
 
 from peers.language import LINES, TOWER, head
 from peers.peer import DEFLATE, LOADS, SERVERS, Peer, Running, peers_python, python_missing
+from peers.versions import of_python
 
 TOKEN = "bench-token"
 
@@ -44,4 +46,5 @@ PEER = Peer(
     python_missing,
     loads=LOADS - {"pace", "slow", "idle", "topics"},
     ways={"deflate": start_deflating},
+    versions=partial(of_python, "websockets"),
 )

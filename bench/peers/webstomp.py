@@ -8,7 +8,7 @@ from processes import free_port
 
 from peers.language import head
 from peers.peer import LOADS, Peer, Running
-from peers.rabbitmq import Node, missing
+from peers.rabbitmq import Node, missing, versions
 
 HOUR = "3600000"
 """Milliseconds after which a client is dropped that says nothing; it is a minute by default, and ours only listen."""
@@ -60,4 +60,12 @@ def subscribe(number: int, destination: str, *, receipt: bool = False) -> str:
     return f"SUBSCRIBE\nid:{number}\ndestination:{destination}\nack:auto\n{asked}\n\0"
 
 
-PEER = Peer("web-stomp", "RabbitMQ web-STOMP", start, missing, 0.2, LOADS - {"pace", "idle", "topics"})
+PEER = Peer(
+    "web-stomp",
+    "RabbitMQ web-STOMP",
+    start,
+    missing,
+    0.2,
+    LOADS - {"pace", "idle", "topics"},
+    versions=versions,
+)
