@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from support.benching import TOWERBUS, measured, run_bench
 from support.certificates import Certificates
-from support.proxy_lies import LyingProxy
+from support.proxy_lies import ForgetfulProxy, LyingProxy, SeamProxy
 from support.proxy_links import TO_CLIENT
 from support.running import environment, running_towerbus
 from support.server import running_server
@@ -181,11 +181,31 @@ def test_a_lie_is_found_and_named(bus, lie, kind, text, dialect, begins):
     assert text in example
 
 
-def test_a_position_that_others_were_not_told_is_found(bus):
-    with LyingProxy(bus.ws_url, "displace", b'{"group":') as proxy:
-        figures = measured(bus, "--clients", "3", "--rate", "50", "--events", "20", *V1, url=proxy.url, code=1)
-    assert figures["untruths"]["changed"] >= 1
-    assert "position" in figures["examples"][0]
+@pytest.mark.parametrize(
+    ("lie", "words", "text"),
+    [
+        ("displace", [], "position"),
+        ("displace", ["--clients", "2", "--processes", "2"], "position"),
+        ("postdate", ["--clients", "2", "--processes", "2"], "time"),
+        ("tell_a_position_ahead", [], "position"),
+    ],
+)
+def test_what_is_told_of_places_must_be_the_same_for_all(bus, lie, words, text):
+    with LyingProxy(bus.ws_url, lie, b'{"group":') as proxy:
+        words = ["--clients", "3", "--rate", "50", "--events", "20", *V1, *words]
+        figures = measured(bus, *words, url=proxy.url, code=1)
+        assert proxy.told == 1
+    assert {name for name, number in figures["untruths"].items() if number} == {"changed"}
+    assert text in figures["examples"][0]
+
+
+def test_what_is_missing_where_a_set_is_replaced_is_lost(bus):
+    """The last event of a topic that is left, which nothing of the client's own shows."""
+    with SeamProxy(bus.ws_url) as proxy:
+        words = ["--clients", "10", "--rate", "200", "--seconds", "3", "--topics", "5", *V1]
+        figures = measured(bus, "--load", "navigation", *words, url=proxy.url, code=1)
+        assert proxy.told == 1
+    assert {name: number for name, number in figures["untruths"].items() if number} == {"lost": 1}
 
 
 @pytest.mark.parametrize(
@@ -254,10 +274,43 @@ def test_a_slow_client_that_is_back_before_the_end_has_everything(bus):
     assert figures["deliveries"] == 240
 
 
-def test_a_failure_while_events_go_out_by_the_clock_is_said(bus):
-    with LyingProxy(bus.ws_url, "dismiss") as proxy:
-        words = ["--clients", "6", "--rate", "50", "--events", "100", "--warm-up", "0", "--http", bus.http_url]
-        assert "is the token right" in run_bench("--url", proxy.url, *words, code=2).stderr
+def test_a_reply_to_since_says_whether_what_was_missed_follows(bus):
+    with ForgetfulProxy(bus.ws_url) as proxy:
+        figures = measured(bus, *STORM, url=proxy.url, code=1)
+    assert {name: number for name, number in figures["untruths"].items() if number} == {"changed": 1}
+    assert "has None for recovered" in figures["examples"][0]
+
+
+@pytest.mark.parametrize(
+    ("lie", "begins", "words"), [("dismiss", b'{"run":', []), ("dismiss_by_code", b'{"group":', V1)]
+)
+def test_who_was_let_in_and_may_not_stay_is_dropped(bus, lie, begins, words):
+    with LyingProxy(bus.ws_url, lie, begins) as proxy:
+        words = ["--clients", "6", "--rate", "50", "--events", "100", "--warm-up", "0", *words]
+        figures = measured(bus, *words, url=proxy.url, code=1)
+    assert {name: number for name, number in figures["untruths"].items() if number} == {"dropped": 1}
+    assert "has the token expired?" in figures["examples"][0]
+    assert figures["events"] == 100
+
+
+@pytest.mark.parametrize("load", ["topic", "storm", "navigation"])
+def test_a_token_that_expires_drops_all_and_the_account_is_kept(tmp_path, load):
+    key = tmp_path / "key"
+    key.write_text("k" * 40)
+    grants = ["--subscribe", "*", "--emit", "*"]
+    made = [TOWERBUS, "token", "--key", str(key), "--user", "7", *grants]
+    lasting, short = (
+        subprocess.run([*made, *more], capture_output=True, text=True, check=True).stdout.strip()
+        for more in ([], ["--expires", "3"])
+    )
+    with running_towerbus(tmp_path, "--auth", f"jwt:{key}") as guarded:
+        url = f"{guarded.ws_url.split('?')[0]}?token={short}"
+        http = ["--http", f"{guarded.http_url}?token={lasting}", "--patience", "2", "--json", "-"]
+        words = ["--url", url, *http, "--load", load, "--clients", "10", "--rate", "20", "--seconds", "5"]
+        figures = json.loads(run_bench(*words, code=1).stdout)
+    assert figures["untruths"]["dropped"] == 10
+    assert figures["deliveries"] > 0
+    assert "has the token expired?" in figures["examples"][0]
 
 
 def test_one_in_flight_ends_when_the_event_does_not_come(bus):

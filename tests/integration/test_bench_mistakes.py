@@ -1,11 +1,14 @@
 """What `towerbus bench` says where options, server or surroundings are not as they must be, and where a run shows little."""
 
+import json
+import os
 import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 from support.benching import TOWERBUS, run_bench
+from support.proxy_lies import LyingProxy
 from support.running import environment, running_towerbus
 
 pytestmark = pytest.mark.long
@@ -67,7 +70,13 @@ def test_mistakes_are_one_line_of_error_and_no_untruth(words, part):
 
 def test_more_topics_than_a_client_may_have_are_told_in_the_servers_words(bus):
     words = ["--clients", "3", "--topics", "1001", "--each", "1001", "--http", bus.http_url, "--patience", "60"]
-    assert "refused: client 0: " in run_bench("--url", bus.ws_url, *words, code=2).stderr
+    said = run_bench("--url", bus.ws_url, *words, code=2).stderr
+    assert "refused: client 0: " in said
+    assert "Give a lower --each" in said
+    words = ["--clients", "3", "--topics", "900", "--each", "900", "--mark", "x" * 70, "--http", bus.http_url]
+    said = run_bench("--url", bus.ws_url, *words, code=2).stderr
+    assert "was let in, and not subscribed: the server closed with 1009" in said
+    assert "a shorter --mark" in said
 
 
 def test_events_of_which_none_is_confirmed_are_no_untruth_but_a_run_that_cant_be_done(bus):
@@ -75,7 +84,10 @@ def test_events_of_which_none_is_confirmed_are_no_untruth_but_a_run_that_cant_be
     words = ["--url", bus.ws_url, "--clients", "3", "--insecure", "--http", http]
     assert "does that port speak TLS?" in run_bench(*words, code=2).stderr
     words = ["--url", bus.ws_url, "--clients", "3", "--http", f"{bus.http_url}?token=another"]
-    assert "--http: no event was ever confirmed: the token is not known" in run_bench(*words, code=2).stderr
+    said = f"--http: no event was ever confirmed at {bus.http_url}/emit: the token is not known"
+    assert said in run_bench(*words, code=2).stderr
+    words = ["--url", bus.ws_url, "--clients", "3", "--http", f"{bus.http_url}/elsewhere"]
+    assert f"at {bus.http_url}/elsewhere/emit: " in run_bench(*words, code=2).stderr
 
 
 def test_a_server_that_says_nothing_is_not_waited_for_for_ever(bus):
@@ -160,3 +172,25 @@ def test_figures_that_cant_be_written_are_told_of(bus, words, what):
     assert done.returncode == 2
     assert f"{what} can't be written: No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_figures_that_cant_be_written_are_untrue_all_the_same(bus):
+    with LyingProxy(bus.ws_url, "drop") as proxy:
+        words = ["--url", proxy.url, "--http", bus.http_url, "--clients", "3", "--events", "9", "--patience", "1"]
+        said = run_bench(*words, "--json", "/dev/full", code=1).stderr
+    assert "not true: lost: client" in said
+    assert "--json: '/dev/full' can't be written" in said
+
+
+def test_looking_whether_figures_can_be_written_leaves_everything_as_it_was(bus, tmp_path):
+    """A pipe that nobody reads yet, a link to what is not there, and a run that can't be done."""
+    pipe, link, target = tmp_path / "pipe", tmp_path / "link", tmp_path / "target"
+    os.mkfifo(pipe)
+    link.symlink_to(target)
+    for file in (pipe, link):
+        words = ["--url", "ws://127.0.0.1:1/", "--http", bus.http_url, "--json", str(file)]
+        assert "can't connect" in run_bench(*words, code=2).stderr
+    assert (pipe.is_fifo(), link.is_symlink(), target.exists()) == (True, True, False)
+    run_bench("--url", bus.ws_url, "--http", bus.http_url, "--clients", "3", "--events", "3", "--json", str(link))
+    assert link.is_symlink()
+    assert json.loads(target.read_text())["deliveries"] == 9

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import struct
 import threading
@@ -155,8 +156,20 @@ class LyingProxy:
         at = frame.index(b'"group"') + 1
         return [frame[:at] + b"h" + frame[at + 1 :]]
 
+    def _tell_a_position_ahead(self, client, frame, kept):
+        """One that has the form of one, of a place in the log to which no event has come yet."""
+        epoch, term, offset, place = _value(frame, "position").split("-")
+        return [frame, _text(f'{{"position":"{epoch}-{term}-{int(offset) + 10**6}-{place}"}}'.encode())]
+
+    def _postdate(self, client, frame, kept):
+        at = frame.index(b'"time":') + 7
+        return [frame[:at] + bytes([frame[at] ^ 3]) + frame[at + 1 :]]
+
     def _dismiss(self, client, frame, kept):
         return [frame, _text(b'{"close": true}')]
+
+    def _dismiss_by_code(self, client, frame, kept):
+        return [frame, _text(b'{"error":"it has expired","code":"not_authenticated"}')]
 
     def _drop_and_close(self, client, frame, kept):
         """Nothing of one event; the next, and the close of one who reads slowly."""
@@ -193,6 +206,60 @@ class LyingProxy:
     def _cut(self, client, frame, kept):
         client.shutdown(socket.SHUT_RDWR)
         return [b""]
+
+
+class SeamProxy(LyingProxy):
+    """Lies where a set is replaced: it keeps what comes while a client waits for a reply, and drops the last of it where
+    that is an event of a topic which the reply says is left."""
+
+    def __init__(self, url):
+        super().__init__(url, begins=b'{"group')
+        self._asking = set()
+
+    def _up(self, client, server):
+        with contextlib.suppress(OSError):
+            server.sendall(client.recv(65536))
+            while data := client.recv(65536):
+                with self._lock:
+                    self._asking.add(client)
+                # The server has time for some events before it hears of it.
+                time.sleep(0.2)
+                server.sendall(data)
+            server.shutdown(socket.SHUT_WR)
+
+    def _told(self, client, frame, number, kept):
+        with self._lock:
+            if b'"groups_current"' not in frame[:30]:
+                if client not in self._asking:
+                    return [frame]
+                kept.append(frame)
+                return []
+            self._asking.discard(client)
+            left = _value(frame, "groups_left")
+            if kept and not self.told and f"{_value(kept[-1], 'group')}-{_value(kept[-1], 'type')}" in left:
+                kept.pop()
+                self.told = 1
+            made = [*kept, frame]
+            kept.clear()
+            return made
+
+
+class ForgetfulProxy(LyingProxy):
+    """Takes out of one reply whether what was missed could be read."""
+
+    def __init__(self, url):
+        super().__init__(url, begins=b'{"groups_')
+
+    def _told(self, client, frame, number, kept):
+        with self._lock:
+            if self.told or b'"recovered":true' not in frame:
+                return [frame]
+            self.told = 1
+            return [frame.replace(b'"recovered":', b'"unlike it":')]
+
+
+def _value(frame, key):
+    return json.loads(frame[frame.index(b"{") :])[key]
 
 
 def _text(payload):

@@ -3,19 +3,10 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.plans import TOPICS, always, plans, sets, wanted
 
 from towerbus.bench.ledger import CHANGED, DISORDERED, LOST, REPEATED, STRAY, Faults, Ledger
 from towerbus.bench.schedule import Schedule
-from towerbus.topics import topic
-
-TOPICS = [topic("jobs", name) for name in "abcd"]
-plans = st.lists(st.integers(0, 3), min_size=1, max_size=40)
-sets = st.lists(st.integers(0, 3), min_size=1, max_size=4, unique=True)
-
-
-def always(_):
-    """All were sent before any reply."""
-    return 0.0
 
 
 def ledger(plan, topics):
@@ -24,10 +15,6 @@ def ledger(plan, topics):
     made = Ledger("client 1", schedule.feed(topics), faults)
     made.begin(schedule.feed(topics), 0)
     return schedule, made, faults
-
-
-def wanted(plan, topics, first=0):
-    return [number for number, each in enumerate(plan) if each in topics and number >= first]
 
 
 def untruths(plan, topics, got):

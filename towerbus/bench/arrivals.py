@@ -15,6 +15,10 @@ from towerbus.errors import TowerbusError
 
 RETRY = 0.5
 """Seconds after which a client tries again to come back."""
+LESS = "; does it ask for too much? Give a lower --each, or a shorter --mark"
+"""What helps where a server does not take a subscription."""
+_TOO_LARGE = 1009
+"""A close code (RFC 6455 section 7.4.1): a message is too large."""
 _COME_BACK = frozenset({None, 1012, 1013})
 """How a server may end the connection of one that comes back: try again."""
 
@@ -121,16 +125,22 @@ class Arrivals:
         """
         arriving, returning = client.state is not State.OPEN or client.awaited is not None, client.since != 0
         arriving = (arriving and not client.walking) or returning
-        unanswered = client.state is State.SHAKING
+        state = client.state
         self.leave(client)
         if arriving and not returning:
-            hint = f"; is {'wss:' if self._target.tls else 'ws:'} right for that port?" if unanswered else ""
-            raise TowerbusError(f"{client.name} was not let in: {reason}{hint}")
+            raise TowerbusError(f"{client.name} {self._why_not(state, code, reason)}")
         if not arriving or code not in _COME_BACK:
             return False
         self._figures["tried again"] += 1
         self.come_back(client, time.monotonic(), RETRY)
         return True
+
+    def _why_not(self, state: State, code: int | None, reason: str) -> str:
+        """Why a client could not begin, for a person."""
+        if state is State.OPEN:
+            return f"was let in, and not subscribed: {reason}{LESS if code == _TOO_LARGE else ''}"
+        hint = f"; is {'wss:' if self._target.tls else 'ws:'} right for that port?" if state is State.SHAKING else ""
+        return f"was not let in: {reason}{hint}"
 
     def leave(self, client: Client) -> None:
         """Let go of a client's connection."""

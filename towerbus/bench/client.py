@@ -58,8 +58,10 @@ class Client(Ledger):
         chunks: What its feed remembers, while nothing but whole events is expected; else nothing.
         part: The beginning of a frame whose rest has not come.
         position: The newest that it was told (`towerbus.v1`).
+        unproven: It was told that with no event: the next one must be looked at, and not only compared.
         awaited: What it has asked for, until the reply.
-        current: The topics of the last reply.
+        current: The topics of the last reply on this connection.
+        has_subscribed: Whether it ever got a reply.
         excused: It was closed as the load means it to be: it gets nothing more.
         step: How often it has replaced its set.
         walking: It has asked for its next set.
@@ -68,8 +70,8 @@ class Client(Ledger):
 
     __slots__ = (
         "_accept", "_socket", "awaited", "chunks", "current", "excused",
-        "number", "part", "position", "recv", "role", "since", "state", "step",
-        "walking",
+        "has_subscribed", "number", "part", "position", "recv", "role", "since", "state", "step",
+        "unproven", "walking",
     )  # fmt: skip
 
     def __init__(self, number: int, role: Role, feed: Feed, faults: Faults) -> None:
@@ -81,8 +83,10 @@ class Client(Ledger):
         self.chunks = NOTHING
         self.part = b""
         self.position: str | None = None
+        self.unproven = False
         self.awaited: Feed | None = None
         self.current: frozenset[str] = frozenset()
+        self.has_subscribed = False
         self.excused = False
         self.step = 0
         self.walking = False
@@ -152,6 +156,16 @@ class Client(Ledger):
         self.part = b""
         self.state = State.GREETING
         return rest
+
+    @property
+    def was_in(self) -> bool:
+        """Whether the server has let it in, now or before."""
+        return self.state is State.OPEN or self.since != 0
+
+    def told(self, position: str) -> None:
+        """It was told a position, and with no event."""
+        self.unproven = self.unproven or position != self.position
+        self.position = position
 
     def ask(self, schedule: Schedule, feed: Feed, *, since: bool = False) -> None:
         """Ask for a set of topics.

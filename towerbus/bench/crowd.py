@@ -36,6 +36,7 @@ PONG_PERIOD = 5.0
 MAX_FILES = 2**20
 """Files that a process opens, at the most, where nothing else limits it: the kernel's own limit."""
 _WAIT = 0.05
+_CLOSED_SLOW = "closed slow"
 
 
 class Crowd:
@@ -89,6 +90,7 @@ class Crowd:
         )
         self._reader = Reader(self._talk, self.faults, self._end, compression=target.compression)
         self._talk.on_reply, self._talk.on_caught_up = self._replied, self._caught_up
+        self._talk.on_put_out = self._end
         self.clients = [
             Client(number, shape.role(number), schedule.feed(shape.wants(number)), self.faults) for number in numbers
         ]
@@ -127,7 +129,10 @@ class Crowd:
         """From this event on it counts."""
         self._measured_from = number
         self._receipts, self._returns = Latencies(), Latencies()
+        # Who was closed for reading slowly before may be gone for good: there are fewer slow ones.
+        closed = self._figures[_CLOSED_SLOW]
         self._figures.clear()
+        self._figures[_CLOSED_SLOW] = closed
 
     def walk(self, *, on: bool) -> None:
         """Let each client replace its set once a period, or no more."""
@@ -175,6 +180,7 @@ class Crowd:
             "receipts": self._receipts.buckets,
             "returns": self._returns.buckets,
             "last": self._last,
+            "places": self._talk.places.told,
             "figures": self._figures + Counter({"stale": self._talk.stale}),
         }
 
@@ -307,7 +313,7 @@ class Crowd:
         """A connection has ended, and not by us."""
         if self._arrivals.lost(client, code, reason):
             return
-        self._figures["closed slow"] += client.role is Role.SLOW
+        self._figures[_CLOSED_SLOW] += client.role is Role.SLOW
         if self._talk.ended(client, code, reason):
             client.role = Role.BUSY
             self._arrivals.come_back(client, time.monotonic())

@@ -14,8 +14,10 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, Self
 
+from towerbus.bench.arrivals import LESS
 from towerbus.bench.board import Board
 from towerbus.bench.crowd import Crowd
+from towerbus.bench.ledger import REFUSED
 from towerbus.errors import TowerbusError
 
 AFTERMATH = 0.3
@@ -226,7 +228,8 @@ def _settle(crowd: Crowd, board: Board, place: int, patience: float) -> float:
         if left != last:
             last, since = left, time.monotonic()
         elif time.monotonic() - since > (min(HASTE, patience) if crowd.faults.total else patience):
-            said = f"; {crowd.faults.examples[0]}" if crowd.faults.examples else ""
+            refused = LESS * bool(crowd.faults.counts[REFUSED])
+            said = f"; {crowd.faults.examples[0]}{refused}" if crowd.faults.examples else ""
             raise TowerbusError(
                 f"{left} clients are still waiting for the server after {time.monotonic() - since:.1f} s without any "
                 f"progress{said}"

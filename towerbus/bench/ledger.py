@@ -1,9 +1,10 @@
 """The account of one client's events: what it must get, what it got, and what is untrue about that. Pure.
 
 A client gets the events of its feed in order, each once. Where it replaces its set while events flow, the place in the
-log at which the one set ends and the other begins is the server's to choose, and the dialect `tower` does not tell it.
-But there must be one: all events of the old set before it have come, and all of the new one behind it. It stands before
-the first event of the old set that has not come, and before what was sent after the reply.
+log at which the one set ends and the other begins is the server's to choose. There must be one: all events of the old
+set before it have come, and all of the new one behind it. It stands before the first event of the old set that has not
+come, and before what was sent after the reply. `towerbus.v1` tells which place it is: there the account is exact, see
+`turns`. In `tower` the last events of a topic that is left, and the first of one that joins, could be missing unseen.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from towerbus.bench.schedule import NEVER, Feed
+from towerbus.bench.turns import Turns
 
 LOST, REPEATED, DISORDERED, CHANGED, STRAY = "lost", "repeated", "out of order", "changed", "stray"
 DROPPED, REFUSED, TOLD = "dropped", "refused", "told lost"
@@ -70,15 +72,17 @@ class Ledger:
         feed: What it gets now.
         next: The number from which on it wants events.
         settled: Whether it is known where its feed has begun.
+        turns: Its sets, where it is told at which places they are replaced; None where not, or not yet.
     """
 
-    __slots__ = ("_boundary", "_faults", "_joined_at", "_missing", "feed", "name", "next", "settled")
+    __slots__ = ("_boundary", "_faults", "_joined_at", "_missing", "feed", "name", "next", "settled", "turns")
 
     def __init__(self, name: str, feed: Feed, faults: Faults) -> None:
         self.name = name
         self.feed = feed
         self.next = 0
         self.settled = True
+        self.turns: Turns | None = None
         self._boundary = 0
         self._joined_at = 0.0
         self._faults = faults
@@ -88,14 +92,16 @@ class Ledger:
         """It has subscribed while nothing was under way: from this number on it gets everything of the feed."""
         self.feed, self.next, self.settled = feed, number, True
 
-    def replace(self, feed: Feed, now: float) -> None:
-        """The server says that the set is replaced now, and has not said where."""
+    def replace(self, feed: Feed, now: float, position: str | None = None) -> None:
+        """The server says that the set is replaced now, and has said where if it has told a position."""
+        if self.turns is not None and position is not None:
+            self._owe(self.turns.replaced(feed, position, self.next))
         self._boundary = self.feed.following(self.next if self.settled else self._boundary)
         self.feed, self.settled, self._joined_at = feed, False, now
 
     def resume(self, now: float) -> None:
         """The server says that events are lost, and that is noted: whatever comes next is where it goes on."""
-        self._boundary, self.settled, self._joined_at = NEVER, False, now
+        self._boundary, self.settled, self._joined_at, self.turns = NEVER, False, now, None
 
     def take(self, number: int, sent: Callable[[int], float]) -> bool:
         """An event has come whose content is right.
@@ -114,7 +120,7 @@ class Ledger:
             return False
         if (first := self._owed(number, sent)) < number:
             self._miss(first, number)
-        self.next, self.settled = number + 1, True
+        self._go_on(number)
         return True
 
     def changed(self, number: int | None, text: str) -> None:
@@ -125,7 +131,7 @@ class Ledger:
         else:
             wanted = NEVER if number is None or number < self.next or number not in self.feed else number
         if wanted != NEVER:
-            self.next, self.settled = wanted + 1, True
+            self._go_on(wanted)
 
     def complete(self, end: int, sent: Callable[[int], float]) -> bool:
         """Whether nothing more has to come, of the events before a number."""
@@ -139,6 +145,8 @@ class Ledger:
 
     def close_account(self, end: int, sent: Callable[[int], float]) -> None:
         """Nothing more comes: what is still wanted of the events before a number is lost."""
+        if self.turns is not None:
+            self._owe(self.turns.ended(self.next))
         if (first := self._owed(end, sent)) < end:
             self._miss(first, end)
         self.excuse()
@@ -150,8 +158,9 @@ class Ledger:
         return 0.0 if first == NEVER else sent(first)
 
     def _late(self, number: int) -> bool:
-        if self._missing and number in self._missing:
-            self._missing.discard(number)
+        missing = self._missing is not None and number in self._missing
+        if missing or (self.turns is not None and self.turns.may_yet_come(number)):
+            self._owe_no_more(number)
             self._faults.note(DISORDERED, f"{self.name} got event {number} behind event {self.next - 1}")
             return True
         if number not in self.feed:
@@ -176,9 +185,27 @@ class Ledger:
             late = self.feed.following(late + 1)
         return late
 
+    def _go_on(self, number: int) -> None:
+        """An event, or what stands for it, has come."""
+        if not self.settled and self.turns is not None:
+            self.turns.came(number)
+        self.next, self.settled = number + 1, True
+
+    def _owe_no_more(self, number: int) -> None:
+        """It has come, behind others."""
+        if self._missing is not None:
+            self._missing.discard(number)
+        if self.turns is not None:
+            self.turns.came(number)
+
+    def _owe(self, numbers: set[int]) -> None:
+        """These should have come."""
+        if numbers:
+            self._missing = (self._missing or set()) | numbers
+
     def _miss(self, first: int, end: int) -> None:
         missing = self.feed.between(first, end, MAX_MISSING)
         beyond = self.feed.count(end) - self.feed.count(missing[-1] + 1) if missing else 0
         if beyond:
             self._faults.note(LOST, f"{self.name} did not get the {beyond} events behind {missing[-1]}", beyond)
-        self._missing = (self._missing or set()) | set(missing)
+        self._owe(set(missing))

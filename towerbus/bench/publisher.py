@@ -36,6 +36,7 @@ class Publisher:
         ConfigError: The URL or the token can't be one.
 
     Attributes:
+        url: Where they go: the path of the emits, without a token.
         retried: How often the server asked to be tried again, or did not answer.
     """
 
@@ -50,7 +51,8 @@ class Publisher:
     ) -> None:
         self._target = posting.target(url, token)
         self._schedule, self._content = schedule, content
-        parts = urlsplit(self._target.url)
+        self.url = self._target.url
+        parts = urlsplit(self.url)
         self._path = parts.path
         host = parts.hostname or ""
         self._timeout = min(TIMEOUT, patience)
@@ -74,7 +76,7 @@ class Publisher:
         except OSError as error:
             odd = isinstance(error, TimeoutError | ssl.SSLError) and not isinstance(error, ssl.SSLCertVerificationError)
             hint = "; does that port speak TLS?" if odd and isinstance(connection, http.client.HTTPSConnection) else ""
-            raise TowerbusError(f"--http: can't connect to {self._target.url}: {said(error)}{hint}") from None
+            raise TowerbusError(f"--http: can't connect to {self.url}: {said(error)}{hint}") from None
         finally:
             connection.close()
             connection.timeout = self._timeout
@@ -100,7 +102,7 @@ class Publisher:
                 status, said = self._post(body)
             except (http.client.HTTPException, OSError) as error:
                 self._connection.close()
-                attempts.failed(f"{self._target.url}: {error or type(error).__name__}", sure=False)
+                attempts.failed(f"{self.url}: {error or type(error).__name__}", sure=False)
             else:
                 if attempts.confirmed(status, said):
                     return

@@ -59,7 +59,7 @@ class Reader:
             return self._numbers
         client.part = buffer[at:]
         clear = client.state is State.OPEN and client.settled and not client.part and client.awaited is None
-        clear = clear and not client.since and client.role is not Role.SLOW
+        clear = clear and not client.since and not client.unproven and client.role is not Role.SLOW
         if plain and clear and events and self._numbers and self._faults.total == faults:
             client.feed.remember(first, Chunk(data, client.next, tuple(self._numbers), client.position))
         client.chunks = client.feed.chunks if clear else NOTHING
@@ -83,7 +83,7 @@ class Reader:
         Returns:
             Where the next frame begins: the same place if it does not.
         """
-        if client.state is not State.OPEN or not client.settled:
+        if client.state is not State.OPEN or not client.settled or client.unproven:
             return at
         known = self._frames.get(client.feed.following(client.next))
         if known is None or not buffer.startswith(known.data, at):

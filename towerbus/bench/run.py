@@ -18,9 +18,10 @@ from towerbus.bench.crowd import Crowd
 from towerbus.bench.crowds import Crowds
 from towerbus.bench.interrupts import Interrupted, Interrupts
 from towerbus.bench.latencies import Latencies
-from towerbus.bench.ledger import UNCONFIRMED, Faults
+from towerbus.bench.ledger import CHANGED, UNCONFIRMED, Faults
 from towerbus.bench.loads import Name, Role, Shape
 from towerbus.bench.machine import Cost, Watched, cost
+from towerbus.bench.places import unlike
 from towerbus.bench.publisher import Publisher
 from towerbus.bench.target import Target
 from towerbus.errors import NotConfirmed, PeerError, TowerbusError
@@ -324,8 +325,11 @@ class Run:
         except (NotConfirmed, PeerError) as error:
             too_large = isinstance(error, EmitRefusedError) and error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
             why = f"{error}{_SMALLER if too_large else ''}"
-            if too_large or not self.outcome.emitted:
-                raise TowerbusError(f"--http: {'' if too_large else 'no event was ever confirmed: '}{why}") from None
+            if too_large:
+                raise TowerbusError(f"--http: {why}") from None
+            if not self.outcome.emitted:
+                at = "" if self._publisher.url in why else f" at {self._publisher.url}"
+                raise TowerbusError(f"--http: no event was ever confirmed{at}: {why}") from None
             which = _which(numbers)
             self.outcome.faults.note(UNCONFIRMED, f"{which}: {why}", len(numbers))
             self._cut_short(f"{which} {'was' if len(numbers) == 1 else 'were'} not confirmed")
@@ -341,6 +345,7 @@ class Run:
             outcome.receipts.buckets += account["receipts"]
             outcome.returns.buckets += account["returns"]
             outcome.figures += account["figures"]
+        self._compare_places([account["places"] for account in accounts])
         counted = range(self._wish.warm_up, outcome.emitted)
         last = [max(account["last"][number] for account in accounts) for number in counted]
         for number, when in zip(counted, last, strict=True):
@@ -348,6 +353,14 @@ class Run:
                 outcome.last.note(when - sent[number])
         if counted and any(last):
             outcome.seconds = max(last) - sent[counted.start]
+
+    def _compare_places(self, accounts: Sequence[dict[int, tuple[str, float]]]) -> None:
+        """Each process has compared what its own clients were told of an event; now what those of all were."""
+        told: dict[int, tuple[str, float]] = {}
+        for account in accounts:
+            for number, one in account.items():
+                if wrong := unlike(told.setdefault(number, one), one):
+                    self.outcome.faults.note(CHANGED, f"a client got event {number}: {wrong}")
 
 
 def _which(numbers: range) -> str:

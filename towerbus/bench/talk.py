@@ -12,15 +12,18 @@ from towerbus.bench.client import Client, State, names
 from towerbus.bench.content import Content, difference
 from towerbus.bench.ledger import CHANGED, DROPPED, REFUSED, STRAY, TOLD, Faults
 from towerbus.bench.loads import Role
+from towerbus.bench.places import Places, behind, is_position, may_follow
 from towerbus.bench.schedule import NEVER, Schedule
+from towerbus.bench.turns import Turns
 from towerbus.dialects import v1
 from towerbus.errors import TowerbusError
-from towerbus.positions import PositionError, parse
 
 SLOW_CODES = frozenset({1013, 4408})
 """How a server closes those that read too slowly."""
 BEHIND = 0.2
 """Seconds for which a client must have lacked an event, at the least, that is closed for reading slowly."""
+PUT_OUT = 4401
+"""How the end of a connection counts whose client is told that it may not be there any more."""
 _SHOWN = 160
 _KEPT = 8192
 """Payloads that are kept: a slow reader's are made anew."""
@@ -59,6 +62,8 @@ class Talk:
         on_greeted: Called with a client that the server has let in.
         on_reply: Called with a client that got what it asked for.
         on_caught_up: Called with a client that has caught up.
+        on_put_out: Called with a client that was let in and may not stay, a close code and the reason.
+        places: Where events stand (`towerbus.v1`).
         stale: How often the server said that events may not come through.
     """
 
@@ -81,11 +86,12 @@ class Talk:
         self._clock = clock
         self._token = token
         self._v1 = dialect == v1.NAME
-        self._places: dict[int, str] = {}
+        self.places = Places()
         self.on_event: Callable[[Client, int], None] = _ignored
         self.on_greeted: Callable[[Client], None] = _ignored
         self.on_reply: Callable[[Client], None] = _ignored
         self.on_caught_up: Callable[[Client], None] = _ignored
+        self.on_put_out: Callable[[Client, int, str], None] = _ignored
         self.stale = 0
 
     def take(self, client: Client, text: bytes) -> bool:
@@ -157,11 +163,12 @@ class Talk:
             return f"it says that it is of {event.group}-{event.type}, and was emitted to {topic.name}"
         if event.id != self._content.id(number):
             return f"its id is {event.id!r}, and it was emitted with {self._content.id(number)!r}"
-        known = self._places.setdefault(number, event.position)
-        if known != event.position:
-            return f"its position is {event.position}, and other clients were told {known}"
-        if client.position is not None and number >= client.next and not _behind(event.position, client.position):
-            return f"its position {event.position} is not behind {client.position}, which came before"
+        if wrong := self.places.differs(number, event.position, event.time):
+            return wrong
+        unproven, client.unproven = client.unproven, False
+        if client.position is not None and number >= client.next and not behind(event.position, client.position):
+            told = "with no event" if unproven else "before"
+            return f"its position {event.position} is not behind {client.position}, which it was told {told}"
         return ""
 
     def _take_word(self, client: Client, text: bytes) -> None:
@@ -176,8 +183,7 @@ class Talk:
                 client.state = State.OPEN
                 self.on_greeted(client)
             case {"close": True} | {"code": "not_authenticated"}:
-                why = "is the token right, and has it not expired?" if self._token else "give a --token: there is none"
-                raise TowerbusError(f"the server does not let the clients in: {why}")
+                self._put_out(client, text)
             case {"groups_current": list(current)}:
                 self._take_reply(client, message, frozenset(map(str, current)))
             case {"error": str(error)}:
@@ -185,32 +191,54 @@ class Talk:
             case _:
                 self._take_notice(client, message, text)
 
+    def _put_out(self, client: Client, text: bytes) -> None:
+        if client.was_in:
+            self.on_put_out(client, PUT_OUT, f"the server said {text[:_SHOWN]!r}: has the token expired?")
+            return
+        why = "is the token right, and has it not expired?" if self._token else "give a --token: there is none"
+        raise TowerbusError(f"the server does not let the clients in: {why}")
+
     def _take_reply(self, client: Client, message: dict[str, Any], current: frozenset[str]) -> None:
         feed, client.awaited = client.awaited, None
         if feed is None:
             self._faults.note(STRAY, f"{client.name} got a reply to nothing: {message}")
             return
         wanted = names(self._schedule, feed.topics)
-        if denied := wanted - current:
+        if (denied := wanted - current) and not client.has_subscribed:
             raise TowerbusError(
                 f"the server denies {', '.join(sorted(denied)[:3])}: the token needs the grant to subscribe to what "
                 "the bench emits (towerbus token --subscribe '*' --emit '*')"
             )
         self._check_lists(client, message, wanted)
-        position = message.get("position")
-        if isinstance(position, str):
-            if client.position is not None and "recovered" not in message and _behind(client.position, position):
-                self._faults.note(
-                    CHANGED, f"{client.name}: the reply's position {position} is before {client.position}"
-                )
-            client.position = position
+        position = self._check_position(client, message) if self._v1 else None
         if message.get("recovered") is False:
             self._faults.note(TOLD, f"{client.name} came back and was told: {message.get('lost')}")
             client.resume(self._clock())
         elif client.since == 0:
-            client.replace(feed, self._clock())
-        client.current = current
+            if client.walking and client.settled and position is not None and client.turns is None:
+                client.turns = Turns(self.places, client.feed, client.next)
+            client.replace(feed, self._clock(), position)
+        if position is not None:
+            client.told(position)
+        client.current, client.has_subscribed = current, True
         self.on_reply(client)
+
+    def _check_position(self, client: Client, message: dict[str, Any]) -> str | None:
+        """Check what a reply says of places; returns the position, where it is one."""
+        position, recovered = message.get("position"), message.get("recovered")
+        back = client.since != 0
+        wrong = ""
+        if not isinstance(position, str) or not is_position(position):
+            wrong = f"the reply's position is {position!r}"
+        elif back and recovered is True and position != client.position:
+            wrong = f"the reply's position is {position}, and not {client.position}, with which it came back"
+        elif not back and client.position is not None and not may_follow(position, client.position):
+            wrong = f"the reply's position {position} is before {client.position}"
+        elif not isinstance(recovered, bool) if back else "recovered" in message:
+            wrong = f"the reply to a message with{'out' * (not back)} since has {recovered!r} for recovered"
+        if wrong:
+            self._faults.note(CHANGED, f"{client.name}: {wrong}")
+        return position if isinstance(position, str) and is_position(position) else None
 
     def _check_lists(self, client: Client, message: dict[str, Any], wanted: frozenset[str]) -> None:
         expected = {
@@ -226,12 +254,12 @@ class Talk:
 
     def _take_notice(self, client: Client, message: dict[str, Any], text: bytes) -> None:
         match message:
-            case {"position": str(position), **more} if self._v1 and not more and _is_position(position):
-                if client.position is not None and not _may_follow(position, client.position):
+            case {"position": str(position), **more} if self._v1 and not more and is_position(position):
+                if client.position is not None and not may_follow(position, client.position):
                     self._faults.note(
                         CHANGED, f"{client.name} was told position {position}, which is before {client.position}"
                     )
-                client.position = position
+                client.told(position)
                 self.on_caught_up(client)
             case {"stale": _, **more} if self._v1 and not more:
                 self.stale += 1
@@ -267,28 +295,6 @@ class Talk:
     def _is_behind(self, client: Client) -> bool:
         since = client.owes_since(self._sent)
         return since > 0 and self._clock() - since >= BEHIND
-
-
-def _behind(position: str, other: str) -> bool:
-    """Whether a position is behind another one of the same log; of another log it may be anywhere."""
-    try:
-        one, two = parse(position), parse(other)
-    except PositionError:
-        return False
-    return one.epoch != two.epoch or one > two
-
-
-def _may_follow(position: str, other: str) -> bool:
-    """Whether a position may be told after another one: it is not before it, or is of another log."""
-    return position == other or _behind(position, other)
-
-
-def _is_position(text: str) -> bool:
-    try:
-        parse(text)
-    except PositionError:
-        return False
-    return True
 
 
 def _ignored(*_: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from pathlib import Path
 from typing import Any, Self
@@ -184,13 +185,19 @@ def bench(**given: Any) -> None:
         _check_file(given["file"])
         with interrupts, _Progress() as progress:
             outcome = Run(wanted, progress.advance, interrupts).go()
-        figures = report.result(wanted, outcome, shown(given["url"]).strip("'"))
-        _write(figures, given["file"])
     except (TowerbusError, OSError) as error:
         fail(str(error), NOT_DONE)
     except Interrupted as interrupted:
         fail(f"interrupted ({interrupts.name}): {interrupted}", interrupts.code)
-    sys.exit(interrupts.code if figures["true"] else UNTRUE)
+    figures = report.result(wanted, outcome, shown(given["url"]).strip("'"))
+    code = interrupts.code if figures["true"] else UNTRUE
+    try:
+        _write(figures, given["file"])
+    except TowerbusError as error:
+        # What was found counts for more than that it can't be read.
+        found = "" if figures["true"] else f"not true: {figures['examples'][0]}; and "
+        fail(f"{found}{error}", code or NOT_DONE)
+    sys.exit(code)
 
 
 def _write(figures: dict[str, Any], file: str | None) -> None:
@@ -221,8 +228,12 @@ def _check_file(file: str | None) -> None:
     """
     if file is None or file == "-":
         return
-    path = Path(file)
+    # Of a link it is what it points to that is made, and removed again.
+    path = Path(os.path.realpath(file))
     there = path.exists()
+    if there and not path.is_file() and not path.is_dir() and os.access(path, os.W_OK):
+        # A pipe would wait for somebody who reads.
+        return
     try:
         with path.open("ab"):
             pass
