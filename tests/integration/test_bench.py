@@ -278,7 +278,7 @@ def test_a_reply_to_since_says_whether_what_was_missed_follows(bus):
     with ForgetfulProxy(bus.ws_url) as proxy:
         figures = measured(bus, *STORM, url=proxy.url, code=1)
     assert {name: number for name, number in figures["untruths"].items() if number} == {"changed": 1}
-    assert "has None for recovered" in figures["examples"][0]
+    assert "the reply to since has None for recovered" in figures["examples"][0]
 
 
 @pytest.mark.parametrize(

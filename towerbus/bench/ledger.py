@@ -4,7 +4,7 @@ A client gets the events of its feed in order, each once. Where it replaces its 
 log at which the one set ends and the other begins is the server's to choose. There must be one: all events of the old
 set before it have come, and all of the new one behind it. It stands before the first event of the old set that has not
 come, and before what was sent after the reply. `towerbus.v1` tells which place it is: there the account is exact, see
-`turns`. In `tower` the last events of a topic that is left, and the first of one that joins, could be missing unseen.
+`seams`. In `tower` the last events of a topic that is left, and the first of one that joins, could be missing unseen.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from towerbus.bench.schedule import NEVER, Feed
-from towerbus.bench.turns import Turns
+from towerbus.bench.seams import Seams
 
 LOST, REPEATED, DISORDERED, CHANGED, STRAY = "lost", "repeated", "out of order", "changed", "stray"
 DROPPED, REFUSED, TOLD = "dropped", "refused", "told lost"
@@ -72,17 +72,17 @@ class Ledger:
         feed: What it gets now.
         next: The number from which on it wants events.
         settled: Whether it is known where its feed has begun.
-        turns: Its sets, where it is told at which places they are replaced; None where not, or not yet.
+        seams: Its sets, where it is told at which places they are replaced; None where not, or not yet.
     """
 
-    __slots__ = ("_boundary", "_faults", "_joined_at", "_missing", "feed", "name", "next", "settled", "turns")
+    __slots__ = ("_boundary", "_faults", "_joined_at", "_missing", "feed", "name", "next", "seams", "settled")
 
     def __init__(self, name: str, feed: Feed, faults: Faults) -> None:
         self.name = name
         self.feed = feed
         self.next = 0
         self.settled = True
-        self.turns: Turns | None = None
+        self.seams: Seams | None = None
         self._boundary = 0
         self._joined_at = 0.0
         self._faults = faults
@@ -94,14 +94,14 @@ class Ledger:
 
     def replace(self, feed: Feed, now: float, position: str | None = None) -> None:
         """The server says that the set is replaced now, and has said where if it has told a position."""
-        if self.turns is not None and position is not None:
-            self._owe(self.turns.replaced(feed, position, self.next))
+        if self.seams is not None and position is not None:
+            self._owe(self.seams.replaced(feed, position, self.next))
         self._boundary = self.feed.following(self.next if self.settled else self._boundary)
         self.feed, self.settled, self._joined_at = feed, False, now
 
     def resume(self, now: float) -> None:
         """The server says that events are lost, and that is noted: whatever comes next is where it goes on."""
-        self._boundary, self.settled, self._joined_at, self.turns = NEVER, False, now, None
+        self._boundary, self.settled, self._joined_at, self.seams = NEVER, False, now, None
 
     def take(self, number: int, sent: Callable[[int], float]) -> bool:
         """An event has come whose content is right.
@@ -145,8 +145,8 @@ class Ledger:
 
     def close_account(self, end: int, sent: Callable[[int], float]) -> None:
         """Nothing more comes: what is still wanted of the events before a number is lost."""
-        if self.turns is not None:
-            self._owe(self.turns.ended(self.next))
+        if self.seams is not None:
+            self._owe(self.seams.ended(self.next))
         if (first := self._owed(end, sent)) < end:
             self._miss(first, end)
         self.excuse()
@@ -159,7 +159,7 @@ class Ledger:
 
     def _late(self, number: int) -> bool:
         missing = self._missing is not None and number in self._missing
-        if missing or (self.turns is not None and self.turns.may_yet_come(number)):
+        if missing or (self.seams is not None and self.seams.may_yet_come(number)):
             self._owe_no_more(number)
             self._faults.note(DISORDERED, f"{self.name} got event {number} behind event {self.next - 1}")
             return True
@@ -187,16 +187,16 @@ class Ledger:
 
     def _go_on(self, number: int) -> None:
         """An event, or what stands for it, has come."""
-        if not self.settled and self.turns is not None:
-            self.turns.came(number)
+        if not self.settled and self.seams is not None:
+            self.seams.came(number)
         self.next, self.settled = number + 1, True
 
     def _owe_no_more(self, number: int) -> None:
         """It has come, behind others."""
         if self._missing is not None:
             self._missing.discard(number)
-        if self.turns is not None:
-            self.turns.came(number)
+        if self.seams is not None:
+            self.seams.came(number)
 
     def _owe(self, numbers: set[int]) -> None:
         """These should have come."""

@@ -8,13 +8,14 @@ from typing import Any
 
 import msgspec
 
+from towerbus.bench import replies
 from towerbus.bench.client import Client, State, names
 from towerbus.bench.content import Content, difference
 from towerbus.bench.ledger import CHANGED, DROPPED, REFUSED, STRAY, TOLD, Faults
 from towerbus.bench.loads import Role
 from towerbus.bench.places import Places, behind, is_position, may_follow
 from towerbus.bench.schedule import NEVER, Schedule
-from towerbus.bench.turns import Turns
+from towerbus.bench.seams import Seams
 from towerbus.dialects import v1
 from towerbus.errors import TowerbusError
 
@@ -209,48 +210,21 @@ class Talk:
                 f"the server denies {', '.join(sorted(denied)[:3])}: the token needs the grant to subscribe to what "
                 "the bench emits (towerbus token --subscribe '*' --emit '*')"
             )
-        self._check_lists(client, message, wanted)
-        position = self._check_position(client, message) if self._v1 else None
+        position = replies.position(message) if self._v1 else None
+        places = replies.wrong_places(message, client.position, since=client.since != 0) if self._v1 else ()
+        for wrong in (*replies.wrong_lists(message, client.current, wanted), *places):
+            self._faults.note(CHANGED, f"{client.name}: {wrong}")
         if message.get("recovered") is False:
             self._faults.note(TOLD, f"{client.name} came back and was told: {message.get('lost')}")
             client.resume(self._clock())
         elif client.since == 0:
-            if client.walking and client.settled and position is not None and client.turns is None:
-                client.turns = Turns(self.places, client.feed, client.next)
+            if client.walking and client.settled and position is not None and client.seams is None:
+                client.seams = Seams(self.places, client.feed, client.next)
             client.replace(feed, self._clock(), position)
         if position is not None:
             client.told(position)
         client.current, client.has_subscribed = current, True
         self.on_reply(client)
-
-    def _check_position(self, client: Client, message: dict[str, Any]) -> str | None:
-        """Check what a reply says of places; returns the position, where it is one."""
-        position, recovered = message.get("position"), message.get("recovered")
-        back = client.since != 0
-        wrong = ""
-        if not isinstance(position, str) or not is_position(position):
-            wrong = f"the reply's position is {position!r}"
-        elif back and recovered is True and position != client.position:
-            wrong = f"the reply's position is {position}, and not {client.position}, with which it came back"
-        elif not back and client.position is not None and not may_follow(position, client.position):
-            wrong = f"the reply's position {position} is before {client.position}"
-        elif not isinstance(recovered, bool) if back else "recovered" in message:
-            wrong = f"the reply to a message with{'out' * (not back)} since has {recovered!r} for recovered"
-        if wrong:
-            self._faults.note(CHANGED, f"{client.name}: {wrong}")
-        return position if isinstance(position, str) and is_position(position) else None
-
-    def _check_lists(self, client: Client, message: dict[str, Any], wanted: frozenset[str]) -> None:
-        expected = {
-            "groups_current": wanted,
-            "groups_joined": wanted - client.current,
-            "groups_left": client.current - wanted,
-        }
-        for key, value in expected.items():
-            if sorted(value) != message.get(key):
-                self._faults.note(
-                    CHANGED, f"{client.name}: the reply's {key} is {message.get(key)}, not {sorted(value)}"
-                )
 
     def _take_notice(self, client: Client, message: dict[str, Any], text: bytes) -> None:
         match message:

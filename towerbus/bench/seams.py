@@ -14,7 +14,7 @@ from towerbus.bench.schedule import NEVER, Feed
 
 
 @dataclass(slots=True)
-class _Turn:
+class _Held:
     """A set, while it holds.
 
     Attributes:
@@ -34,7 +34,7 @@ class _Turn:
     next: int = 0
 
 
-class Turns:
+class Seams:
     """One client's sets.
 
     Args:
@@ -47,8 +47,8 @@ class Turns:
 
     def __init__(self, places: Places, feed: Feed, number: int) -> None:
         self._places = places
-        self._now = _Turn(feed, None, number, number)
-        self._last: _Turn | None = None
+        self._now = _Held(feed, None, number, number)
+        self._last: _Held | None = None
 
     def came(self, number: int) -> None:
         """An event has come under the set that holds; of interest is the first."""
@@ -73,7 +73,7 @@ class Turns:
         """
         found = self._missing(self._last)
         self._now.until, self._now.next = position, number
-        self._last, self._now = self._now, _Turn(feed, position, number)
+        self._last, self._now = self._now, _Held(feed, position, number)
         return found
 
     def ended(self, number: int) -> set[int]:
@@ -89,25 +89,25 @@ class Turns:
         self._now.next = number
         return self._missing(self._last) | self._missing(self._now)
 
-    def _missing(self, turn: _Turn | None) -> set[int]:
-        if turn is None:
+    def _missing(self, held: _Held | None) -> set[int]:
+        if held is None:
             return set()
-        first = NEVER if turn.first is None else turn.first
-        found = self._between(turn, turn.lowest, first)
-        if turn.first is not None and turn.until is not None:
-            found |= self._between(turn, max(turn.next, turn.first), NEVER)
+        first = NEVER if held.first is None else held.first
+        found = self._between(held, held.lowest, first)
+        if held.first is not None and held.until is not None:
+            found |= self._between(held, max(held.next, held.first), NEVER)
         return found
 
-    def _between(self, turn: _Turn, start: int, end: int) -> set[int]:
+    def _between(self, held: _Held, start: int, end: int) -> set[int]:
         """Events of a set, from one number to before another, whose positions are known and are within it."""
         found = set()
-        number = turn.feed.following(start)
+        number = held.feed.following(start)
         while number < end and number <= self._places.newest:
             position = self._places.position(number)
             if position is not None:
-                if turn.until is not None and behind(position, turn.until):
+                if held.until is not None and behind(position, held.until):
                     break
-                if turn.after is None or behind(position, turn.after):
+                if held.after is None or behind(position, held.after):
                     found.add(number)
-            number = turn.feed.following(number + 1)
+            number = held.feed.following(number + 1)
         return found

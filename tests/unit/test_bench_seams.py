@@ -7,7 +7,7 @@ from support.plans import TOPICS, always, plans, sets, wanted
 from towerbus.bench.ledger import DISORDERED, LOST, Faults, Ledger
 from towerbus.bench.places import Places
 from towerbus.bench.schedule import Schedule
-from towerbus.bench.turns import Turns
+from towerbus.bench.seams import Seams
 
 
 def position(number):
@@ -30,7 +30,7 @@ def account(plan, held, got, known=lambda _: True):
     schedule, faults, places = Schedule(TOPICS, plan), Faults(), Places()
     made = Ledger("client 1", schedule.feed(held[0][0]), faults)
     made.begin(schedule.feed(held[0][0]), 0)
-    made.turns = Turns(places, made.feed, 0)
+    made.seams = Seams(places, made.feed, 0)
     # What others are told of an event may come long after this client should have got it.
     for number, ((topics, start, _), events) in enumerate(zip(held, got, strict=True)):
         if number:
@@ -81,7 +81,7 @@ def test_places_that_are_told_in_time_show_what_was_missing_under_any_set():
     schedule, faults, places = Schedule(TOPICS, [0, 1, 2, 3]), Faults(), Places()
     made = Ledger("client 1", schedule.feed([0]), faults)
     made.begin(made.feed, 0)
-    made.turns = Turns(places, made.feed, 0)
+    made.seams = Seams(places, made.feed, 0)
     for event in range(4):
         places.differs(event, position(event + 1), 0.0)
         # Each set holds for one event, and none of them comes.
