@@ -140,12 +140,23 @@ def test_each_run_has_its_date_and_each_server_that_was_measured_its_versions(tm
     assert kept["versions"] == {**NATS, **floor, "ws": {"ws": "9.0.0"}}
 
 
-def test_a_file_from_before_versions_were_recorded_is_not_added_to():
+@pytest.fixture
+def older(tmp_path):
+    """A file from before it was recorded where its figures come from."""
+    file = tmp_path / "older.json"
+    kept = json.loads((BENCH / "measured" / "2026-12-01.json").read_bytes())
+    for key in ("dates", "commit", "versions"):
+        del kept[key]
+    del kept["machine"]["cpu"]
+    file.write_text(json.dumps(kept))
+    return file
+
+
+def test_a_file_from_before_versions_were_recorded_is_not_added_to(older):
     from results import Refused
 
-    file = BENCH / "measured" / "2026-12-01.json"
-    with pytest.raises(Refused, match=r"2026-12-01\.json is of an older .* did not record dates, commit, versions"):
-        results().add_file(file)
+    with pytest.raises(Refused, match=r"older\.json is of an older .* did not record dates, commit, versions"):
+        results().add_file(older)
 
 
 def test_the_summary_says_where_the_figures_come_from(tmp_path, capsys):
@@ -184,15 +195,28 @@ def test_a_summary_takes_no_towerbus(tmp_path):
     assert "| towerbus, embedded log |" in done.stdout
 
 
-def test_the_summary_says_what_an_older_file_has_not_recorded(capsys):
+def test_the_summary_says_what_an_older_file_has_not_recorded(older, capsys):
     import summary
 
-    assert summary.main([str(BENCH / "measured" / "2026-12-01.json")]) == 0
+    assert summary.main([str(older)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-3].startswith(
         "Measured: date not recorded; commit not recorded; 2 CPUs (model not recorded), Linux 6.18"
     )
     assert lines[-1] == "- versions not recorded"
+
+
+def test_the_tables_of_the_docs_are_those_of_the_file_that_they_name(capsys):
+    import summary
+
+    section = (BENCH.parent / "docs" / "benchmarks.md").read_text().partition("Not comparable")[0]
+    [name] = set(re.findall(r"bench/measured/(\S+\.json)", section))
+    assert summary.main([str(BENCH / "measured" / name)]) == 0
+    printed = capsys.readouterr().out
+    costs, others, goals, _, measured, versions = printed.split("\n\n")
+    met = re.match(r"\d+ of \d+", goals)[0]
+    for part in (costs, others, versions.strip(), f" {met} are met.", re.search(r"commit \w+", measured)[0]):
+        assert part in section
 
 
 BROKEN = {
